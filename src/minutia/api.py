@@ -1,0 +1,255 @@
+"""What minutia does, as straight lines: extract, observe a null, verify."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from minutia import catalog
+from minutia.core.access import Access
+from minutia.core.answers import Observation
+from minutia.core.errors import FileError, UsageError
+from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
+from minutia.core.journal import Journal
+from minutia.core.material import Material
+from minutia.core.method import Method
+from minutia.core.model import Model, ModelCard, Plan
+from minutia.core.verdict import Verdict
+from minutia.models.metered import Metered
+from minutia.storage.data import Dataset
+from minutia.storage.files import load_null, save_null
+from minutia.storage.models import Entry, ModelStore
+from minutia.study import zoo
+
+SCHEMA = "minutia.zoo/1"
+CRAFT_COPIES = 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the models of a null are made: the owner's architecture, data and plan, and the rung this amounts to."""
+
+    like: str
+    data: str
+    plan: Plan = Plan()
+    rung: str = HARDEST_RUNG
+
+    def plain(self) -> dict[str, object]:
+        """As plain data for the manifest."""
+        return {"like": self.like, "data": self.data, "plan": self.plan.plain(), "rung": self.rung}
+
+
+def build_null(
+    store: ModelStore,
+    recipe: Recipe,
+    *,
+    calibrators: int = 99,
+    spent: int = 20,
+    seed: int = 0,
+    jobs: int = 0,
+    progress: zoo.Progress | None = None,
+) -> list[Entry]:
+    """Train unrelated models of one rung: calibrators that will decide, and spent ones that screen probes.
+
+    Every model has its own seed; the same call after a kill continues. Returns all entries of the store.
+    """
+    _same_population(store, recipe)
+    tasks = null_tasks(recipe, calibrators, spent, seed)
+    return _listed(store, recipe.plain(), zoo.build(store, tasks, jobs=jobs, progress=progress))
+
+
+def null_tasks(recipe: Recipe, calibrators: int, spent: int, seed: int) -> list[zoo.Task]:
+    """The trainings that make a null."""
+    return [
+        task
+        for role, count in (("calibrator", calibrators), ("spent", spent))
+        for task in zoo.unrelated_tasks(
+            recipe.like, recipe.data, count, role=role, rung=recipe.rung, plan=recipe.plan, seed=seed
+        )
+    ]
+
+
+def collect_null(store: ModelStore, specs: Sequence[str], *, rung: str, spent: int = 0) -> list[Entry]:
+    """Register finished unrelated models instead of training them; the last ``spent`` of them screen probes.
+
+    Models of equal content count once. The rung is what the user declares; only he knows where they come from.
+    """
+    cards: dict[str, tuple[str, ModelCard]] = {}
+    for spec in specs:
+        found = catalog.model(spec)
+        cards.setdefault(found.card.id, (spec, found.card))
+    roles = ["calibrator"] * (len(cards) - spent) + ["spent"] * spent
+    entries = [Entry(r, rung, spec, card, None) for r, (spec, card) in zip(roles, cards.values(), strict=True)]
+    return _listed(store, {"rung": rung, "like": "collected", "data": "unknown", "plan": {}}, entries)
+
+
+def extract(
+    model: Model,
+    data: Dataset,
+    method: Method,
+    *,
+    unrelated: ModelStore | None = None,
+    derived: ModelStore | None = None,
+    copies: int = 9,
+    attack_data: str = "",
+    seed: int = 0,
+    jobs: int = 0,
+    progress: zoo.Progress | None = None,
+) -> Fingerprint:
+    """Enrol a model: screen with spent models, order with some copies, keep others as controls.
+
+    ``copies`` of each kind of theft are made in ``derived`` (0: none) if the model can be trained; two more of each
+    kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what thieves train on.
+    """
+    store = derived or unrelated
+    made: list[Entry] = []
+    if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:
+        made = build_copies(store, model, attack_data or data.spec, copies, seed=seed, jobs=jobs, progress=progress)
+    material = Material(
+        data.inputs,
+        data.labels,
+        unrelated=_opened(unrelated, "spent"),
+        derived=[zoo.open_entry(store, e) for e in made if e.role == "craft"] if store else (),
+        controls=_by_kind(store, [e for e in made if e.role == "control"]),
+        bounds=data.bounds,
+        levels=data.levels,
+        held_out=(data.test_inputs, data.test_labels),
+    )
+    return method.extract(model, material, seed=seed)
+
+
+def build_copies(
+    store: ModelStore,
+    model: Model,
+    data: str,
+    copies: int,
+    *,
+    seed: int = 0,
+    jobs: int = 0,
+    progress: zoo.Progress | None = None,
+) -> list[Entry]:
+    """Copies of a model per kind of theft in the default threat list: controls, and a few to order probes with."""
+    tasks = copy_tasks(owner_entry(model), data, copies, seed)
+    return zoo.build(store, tasks, jobs=jobs, progress=progress)
+
+
+def copy_tasks(owner: Entry, data: str, copies: int, seed: int) -> list[zoo.Task]:
+    """The attacks that make controls and copies for ordering; their seeds never meet."""
+    keeping = [key for key in threat_attacks() if catalog.attack(key).keeps_weights]
+    controls = zoo.derived_tasks(owner, data, threat_attacks(), copies, role="control", seed=seed)
+    return controls + zoo.derived_tasks(owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed)
+
+
+def threat_attacks() -> list[str]:
+    """Installed attacks, with their default parameters, of the kinds that a fingerprint declares as threats."""
+    known = [catalog.attack(name) for name in catalog.names("attacks")]
+    return [a.key for kind in THREATS for a in known if a.kind == kind]
+
+
+def owner_entry(model: Model) -> Entry:
+    """The owner's model as a parent of copies: opened by its own spec."""
+    return Entry("owner", "owner", model.spec, model.card, None)
+
+
+def observe_null(fp: Fingerprint, store: ModelStore, *, progress: zoo.Progress | None = None) -> Null:
+    """Ask every calibrator of a store the fingerprint's probes."""
+    header, entries = store.manifest()
+    chosen = [e for e in entries if e.role == "calibrator"]
+    seen = []
+    for done, entry in enumerate(chosen):
+        if progress is not None:
+            progress(done, len(chosen), "observing")
+        model = zoo.open_entry(store, entry)
+        seen.append(Observation(model.card, fp.probes.ids, model.ask(fp.probes), fp.probes.digest))
+    source = f"{len(seen)} models like {header['like']} on {header['data']}"
+    null = Null("unrelated", tuple(seen), header["rung"], source) if seen else Null.none()
+    null.check(fp)
+    return null
+
+
+def null_from(fp: Fingerprint, paths: Sequence[Path]) -> Null:
+    """One null from null files and stores of models; a store's answers are kept in it for the next time."""
+    null = Null.none()
+    for path in paths:
+        null = null.joined(_from_store(fp, path) if path.is_dir() else load_null(path))
+    return null
+
+
+def verify(
+    fp: Fingerprint,
+    suspect: Model,
+    null: Null,
+    *,
+    alpha: float = 0.01,
+    early: bool = True,
+    max_queries: int = 0,
+    journal: Journal | None = None,
+    transcript: Path | None = None,
+) -> Verdict:
+    """Was the suspect made from the enrolled model? H0: it was trained without it.
+
+    The suspect is metered: budget, retries, journal and transcript. See ``Method.verify`` for early stopping.
+    """
+    method = catalog.method(fp.method)
+    metered = Metered(suspect, max_queries=max_queries or None, journal=journal, transcript=transcript)
+    return method.verify(fp, metered, null, alpha=alpha, early=early, budget=max_queries)
+
+
+def _from_store(fp: Fingerprint, path: Path) -> Null:
+    if not (path / "zoo.json").is_file():
+        raise FileError(f"expected a null file or a store made by 'minutia null build', got the folder {path}")
+    store = ModelStore(path)
+    kept = path / "observations" / f"{fp.digest.removeprefix('sha256:')}.safetensors"
+    fresh = {e.card.id for e in store.manifest()[1] if e.role == "calibrator"}
+    if kept.is_file():
+        null = load_null(kept)
+        if {o.subject.id for o in null.observations} == fresh:
+            return null
+    null = observe_null(fp, store)
+    save_null(null, kept)
+    return null
+
+
+def _same_population(store: ModelStore, recipe: Recipe) -> None:
+    """A store holds one declared population."""
+    if not (store.root / "zoo.json").is_file():
+        return
+    header, _ = store.manifest()
+    for name, value in recipe.plain().items():
+        if header.get(name) != value:
+            raise UsageError(
+                f"expected the population of {store.root} ({name} {header.get(name)}), got {name} {value}: "
+                "one declared null population per store, choose another folder"
+            )
+
+
+def _listed(store: ModelStore, header: Mapping[str, object], entries: Sequence[Entry]) -> list[Entry]:
+    """Add entries to the manifest, each model once."""
+    before = store.manifest()[1] if (store.root / "zoo.json").is_file() else []
+    known = {e.card.id: e for e in [*before, *entries]}
+    store.write_manifest({"schema": SCHEMA, **header}, list(known.values()))
+    return list(known.values())
+
+
+def _opened(store: ModelStore | None, role: str) -> list[Model]:
+    if store is None:
+        return []
+    return [zoo.open_entry(store, e) for e in store.manifest()[1] if e.role == role]
+
+
+def _by_kind(store: ModelStore | None, entries: Sequence[Entry]) -> dict[str, list[Model]]:
+    kinds: dict[str, list[Model]] = {}
+    for entry in entries:
+        assert store is not None
+        kinds.setdefault(entry.kind, []).append(zoo.open_entry(store, entry))
+    return kinds
+
+
+def prefix_agreement(first: Fingerprint, second: Fingerprint) -> float | None:
+    """Share of common probes with equal answers in two fingerprints; None without common probes."""
+    rows = {first.probes.content_id(i): i for i in range(len(first.probes))}
+    pairs = [(rows[c], j) for j in range(len(second.probes)) if (c := second.probes.content_id(j)) in rows]
+    if not pairs:
+        return None
+    return float(np.mean([first.answers.labels[i] == second.answers.labels[j] for i, j in pairs]))

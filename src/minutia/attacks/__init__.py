@@ -1,0 +1,1 @@
+"""Removal attacks: model in, new model out."""

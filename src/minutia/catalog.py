@@ -1,0 +1,103 @@
+"""Names to classes, lazily: built-ins come in by the same entry points as strangers' plug-ins."""
+
+import difflib
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from minutia.core.attack import Attack
+from minutia.core.errors import ModelError, UnknownNameError, UsageError
+from minutia.core.keys import split_key
+from minutia.core.method import Method
+from minutia.core.model import Model
+
+GROUPS = ("methods", "models", "attacks")
+
+
+@lru_cache
+def _found(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"minutia.{group}")}
+
+
+def names(group: str) -> list[str]:
+    """Installed names of a group: methods, models or attacks.
+
+    >>> "ipguard" in names("methods")
+    True
+    """
+    return sorted(_found(group))
+
+
+def load(group: str, name: str) -> Any:
+    """Import what a name stands for; an unknown name is answered with the nearest ones."""
+    point = _found(group).get(name)
+    if point is None:
+        raise UnknownNameError(f"expected one of the {group} {_listed(names(group))}, got {name!r}{_near(group, name)}")
+    return point.load()
+
+
+def method(key: str) -> Method:
+    """A configured method from ``name`` or ``name(parameter=value,…)[@version]``.
+
+    >>> method("ipguard(probes=20)").probes
+    20
+    """
+    name, _, _ = split_key(key)
+    cls: type[Method] = load("methods", name)
+    return cls.from_key(key)
+
+
+def attack(key: str) -> Attack:
+    """A configured attack from ``name`` or ``name(parameter=value,…)``."""
+    name, _, _ = split_key(key)
+    cls: type[Attack] = load("attacks", name)
+    return cls.from_key(key)
+
+
+def model(spec: str) -> Model:
+    """Open a model from ``kind:rest``; a bare path is sniffed by its content.
+
+    >>> model("toy:mlp?sizes=4-3-2&seed=1").card.root.startswith("sha256:")
+    True
+    """
+    kind, separator, rest = spec.partition(":")
+    if separator and kind in _found("models"):
+        opened: Model = load("models", kind)(rest)
+        return opened
+    if Path(spec).exists():
+        return load("models", _sniffed(Path(spec)))(spec)
+    if separator and not Path(spec).suffix:
+        load("models", kind)
+    raise ModelError(
+        f"expected a model such as onnx:FILE or torch:module:factory, or a file; got {spec!r}, which is neither "
+        f"a kind ({_listed(names('models'))}) nor an existing path"
+    )
+
+
+def _sniffed(path: Path) -> str:
+    """The kind of model a file holds, by its first bytes."""
+    head = b"" if path.is_dir() else path.open("rb").read(64)
+    if head.lstrip().startswith(b"{"):
+        return "replay"
+    if len(head) > 9 and head[8:9] == b"{":
+        raise UsageError(
+            f"expected weights together with their architecture, got only {path}: "
+            f"use torch:module:factory?weights={path}"
+        )
+    if path.suffix == ".onnx" or head[:1] == b"\x08":
+        return "onnx"
+    raise ModelError(
+        f"expected an ONNX file or a transcript (JSON lines), got {path} of unknown content: "
+        "name its kind, as in onnx:FILE or torch:module:factory?weights=FILE"
+    )
+
+
+def _near(group: str, name: str) -> str:
+    near = difflib.get_close_matches(name, names(group), n=1)
+    return f": did you mean {near[0]}?" if near else ""
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(items) or "(none)"

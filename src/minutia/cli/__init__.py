@@ -1,0 +1,87 @@
+"""The command line: thin modules, one per group of commands; heavy imports happen inside the commands."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="minutia",
+    help="minutia tells whose model this is: extract a fingerprint, verify a suspect, with an honest error rate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Exit codes: 0 match or fine, 1 no match, 2 error or wrong usage, 3 inconclusive.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from minutia import __version__
+
+        typer.echo(f"minutia {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """Options for all commands."""
+    from minutia.cli import console
+
+    console.QUIET = quiet
+
+
+def _register() -> None:
+    from minutia.cli import demo, fingerprint, info, null, verify
+
+    for module in (fingerprint, verify, null, demo, info):
+        module.register(app)
+
+
+_register()
+
+
+# Typer carries its own copy of click in some versions: their common error class is found through a public name.
+_USAGE_ERRORS: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def main() -> None:
+    """Run and exit with the documented code; whatever goes wrong is never exit 0 or 1."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    # Threads that wait by spinning make other processes on the same cores several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    command: Any = typer.main.get_command(app)
+    try:
+        return int(command.main(arguments, prog_name="minutia", standalone_mode=False) or 0)
+    except _USAGE_ERRORS as error:
+        error.show()
+        return 2
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("interrupted: the same command continues where it stopped", err=True)
+        return 130
+    except BrokenPipeError:
+        return 2
+    except Exception as error:
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    """One sentence for errors made on purpose; a traceback for defects of ours, and exit code 2 for both."""
+    from minutia.core.errors import MinutiaError
+
+    if isinstance(error, MinutiaError) and "MINUTIA_DEBUG" not in os.environ:
+        typer.echo(f"minutia: {error}", err=True)
+    else:
+        import traceback
+
+        traceback.print_exception(error)
+    return 2

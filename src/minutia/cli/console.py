@@ -1,0 +1,49 @@
+"""What commands share: printing results, progress on stderr, reading a method's parameters."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+QUIET = False
+Progress = Callable[[int, int, str], None]
+
+
+def stdout() -> Any:
+    """A console for results; plain text off a terminal and with NO_COLOR, 100 columns wide off a terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+
+
+def say(text: str) -> None:
+    """A remark for people, on stderr."""
+    if not QUIET:
+        print(text, file=sys.stderr)  # noqa: T201
+
+
+def put(text: str, output: Path | None) -> None:
+    """The result: to a file, written atomically, or to stdout."""
+    if output is None:
+        print(text)  # noqa: T201
+        return
+    from minutia.storage.files import write_atomically
+
+    write_atomically(output, (text + "\n").encode(), private=False)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Progress]:
+    """A progress bar with an estimate on stderr; silent off a terminal, with NO_COLOR or --quiet."""
+    if QUIET or not sys.stderr.isatty() or "NO_COLOR" in os.environ:
+        yield lambda done, total, what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=f"{title} {what}")

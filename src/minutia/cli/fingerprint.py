@@ -1,0 +1,179 @@
+"""minutia extract, and minutia fingerprint show|diff."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minutia.cli import console
+
+group = typer.Typer(help="Look at fingerprint files.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("extract")(extract)
+    app.add_typer(group, name="fingerprint")
+
+
+def extract(
+    model: Annotated[str, typer.Argument(help="The owner's model, such as torch:module:factory?weights=FILE.")],
+    data: Annotated[str, typer.Option(help="Inputs with labels: sklearn:digits or an .npz file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the fingerprint.")] = Path(
+        "fingerprint.safetensors"
+    ),
+    method: Annotated[str, typer.Option(help="Method with parameters, such as 'ipguard(probes=50)'.")] = "ipguard",
+    unrelated: Annotated[
+        Path | None, typer.Option(help="Store of 'minutia null build': spent models screen, calibrators judge.")
+    ] = None,
+    derived: Annotated[Path | None, typer.Option(help="Where stored copies are made; default: --unrelated.")] = None,
+    copies: Annotated[int, typer.Option(min=0, help="Stored copies per kind of theft, 0 for none.")] = 9,
+    attack_data: Annotated[str, typer.Option(help="Data that thieves train on; default: --data.")] = "",
+    seed: Annotated[int, typer.Option(help="Same seed, same digest.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes for making copies, 0 for one per core.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Enrol a model: write its fingerprint.
+
+    Crafts probes, stores the owner's answers and those of copies made for control, and writes the null beside it.
+    """
+    from minutia import api, catalog
+    from minutia.core.errors import FileError
+    from minutia.report.json import dumps
+    from minutia.storage.data import load_dataset
+    from minutia.storage.files import save_fingerprint, save_null
+    from minutia.storage.models import ModelStore
+
+    chosen, owner, dataset = catalog.method(method), catalog.model(model), load_dataset(data)
+    if unrelated is not None and not (unrelated / "zoo.json").is_file():
+        raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {unrelated}")
+    if dry_run:
+        console.put(dumps(_plan(chosen.key, owner.spec, dataset, copies, unrelated, derived)), None)
+        return
+    stores = {name: ModelStore(path) if path else None for name, path in (("u", unrelated), ("d", derived))}
+    with console.progress("copies") as told:
+        fp = api.extract(
+            owner,
+            dataset,
+            chosen,
+            unrelated=stores["u"],
+            derived=stores["d"],
+            copies=copies,
+            attack_data=attack_data,
+            seed=seed,
+            jobs=jobs,
+            progress=told,
+        )
+    save_fingerprint(fp, output)
+    null = api.observe_null(fp, stores["u"]) if stores["u"] else None
+    if null is not None and null.m:
+        save_null(null, null_path(output))
+    found = _shown(fp) | {"file": str(output), "null": null.m if null else 0}
+    console.put(dumps(found) if as_json else _text(found), None)
+
+
+@group.command("show")
+def show(
+    path: Annotated[Path, typer.Argument(help="A fingerprint file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show what a fingerprint holds, digest checked."""
+    from minutia.report.json import dumps
+    from minutia.storage.files import load_fingerprint
+
+    found = _shown(load_fingerprint(path))
+    console.put(dumps(found) if as_json else _text(found), None)
+
+
+@group.command("diff")
+def diff(
+    first: Annotated[Path, typer.Argument(help="A fingerprint file.")],
+    second: Annotated[Path, typer.Argument(help="Another fingerprint file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Compare two fingerprints field by field.
+
+    Exit code 0 if they are the same value, 1 if not.
+    """
+    from minutia import api
+    from minutia.report.json import dumps
+    from minutia.storage.files import load_fingerprint
+
+    one, two = load_fingerprint(first), load_fingerprint(second)
+    left, right = _shown(one), _shown(two)
+    changed = {k: {"first": left[k], "second": right[k]} for k in left if left[k] != right[k]}
+    same = one.digest == two.digest
+    found = {"same": same, "agreement_on_common_probes": api.prefix_agreement(one, two), "changed": changed}
+    console.put(dumps(found) if as_json else _diff_text(found), None)
+    raise typer.Exit(0 if same else 1)
+
+
+def null_path(fingerprint: Path) -> Path:
+    """Where extract writes the null of a fingerprint, and where verify looks for it.
+
+    >>> null_path(Path("mine.safetensors")).name
+    'mine.null.safetensors'
+    """
+    return fingerprint.with_name(f"{fingerprint.stem}.null.safetensors")
+
+
+def _plan(
+    key: str, spec: str, data: object, copies: int, unrelated: Path | None, derived: Path | None
+) -> dict[str, object]:
+    """What extract would do."""
+    from minutia.core.fingerprint import THREATS
+
+    where = derived or unrelated
+    return {
+        "method": key,
+        "model": spec,
+        "data": getattr(data, "spec", ""),
+        "copies": len(THREATS) * copies if where else 0,
+        "copies in": str(where) if where else None,
+        "screened with": str(unrelated) if unrelated else None,
+    }
+
+
+def _shown(fp: object) -> dict[str, object]:
+    """The fields people ask for."""
+    from minutia.core.fingerprint import Fingerprint
+
+    assert isinstance(fp, Fingerprint)
+    return {
+        "digest": fp.digest,
+        "method": fp.method,
+        "question": fp.question,
+        "owner": fp.owner.id,
+        "probes": len(fp.probes),
+        "shape": list(fp.probes.array.shape[1:]),
+        "looks": list(fp.schedule),
+        "controls": {kind: len(seen) for kind, seen in fp.controls.items()},
+        "spent": len(fp.spent),
+        "threats": list(fp.threats),
+        "protocol": fp.probes.digest,
+        "seed": fp.seed,
+        "format": fp.format,
+    }
+
+
+def _text(found: dict[str, object]) -> str:
+    width = max(map(len, found))
+    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in found.items())
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _diff_text(found: Mapping[str, object]) -> str:
+    if found["same"]:
+        return "same fingerprint"
+    changed, agreement = found["changed"], found["agreement_on_common_probes"]
+    assert isinstance(changed, dict)
+    lines = [f"{name}: {_plain(pair['first'])} -> {_plain(pair['second'])}" for name, pair in changed.items()]
+    shared = "no common probes" if agreement is None else f"answers agree on {agreement:.0%} of the common probes"
+    return "\n".join([*lines, shared])

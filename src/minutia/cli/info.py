@@ -1,0 +1,97 @@
+"""minutia methods|models|attacks|doctor."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from minutia.cli import console
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (methods, models, attacks, doctor):
+        app.command(command.__name__)(command)
+
+
+def methods(as_json: Json = False) -> None:
+    """List methods, what they need, and their source."""
+    from minutia import catalog
+    from minutia.core.access import names
+
+    rows = [
+        {
+            "name": name,
+            "question": cls.question,
+            "owner needs": ", ".join(names(cls.owner_needs)),
+            "suspect needs": ", ".join(names(cls.suspect_needs)),
+            "default": cls().key,
+            "source": cls.source,
+        }
+        for name in catalog.names("methods")
+        for cls in [catalog.load("methods", name)]
+    ]
+    _listed(rows, as_json)
+
+
+def models(as_json: Json = False) -> None:
+    """List the kinds of models that can be asked."""
+    from minutia import catalog
+
+    rows = [
+        {"kind": name, "spec": (catalog.load("models", name).__doc__ or "").split("\n")[0]}
+        for name in catalog.names("models")
+    ]
+    _listed(rows, as_json)
+
+
+def attacks(as_json: Json = False) -> None:
+    """List removal attacks, what they need, their source."""
+    from minutia import catalog
+    from minutia.core.access import names
+
+    rows = [
+        {
+            "name": name,
+            "kind": cls.kind,
+            "needs": ", ".join(names(cls.needs)),
+            "default": cls().key,
+            "source": cls.source,
+        }
+        for name in catalog.names("attacks")
+        for cls in [catalog.load("attacks", name)]
+    ]
+    _listed(rows, as_json)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check the installation by running the main job.
+
+    Versions, extras, plug-ins, a fingerprint written and read back, verdicts on toy models. Exit code 0 if all is fine.
+    """
+    from minutia.study.doctor import examine
+
+    rows = examine()
+    _listed([{"check": r.check, "state": r.state, "detail": r.detail} for r in rows], as_json)
+    if any(r.state == "broken" for r in rows):
+        print("something is broken: see the rows above", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(2)
+
+
+def _listed(rows: list[dict[str, str]], as_json: bool) -> None:
+    """Rows as a table, or as JSON."""
+    if as_json:
+        from minutia.report.json import dumps
+
+        console.put(dumps(rows), None)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    console.stdout().print(table)

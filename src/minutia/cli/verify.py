@@ -1,0 +1,95 @@
+"""minutia verify."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minutia.cli import console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("verify")(verify)
+
+
+def verify(
+    fingerprint: Annotated[Path, typer.Argument(help="The owner's fingerprint file.")],
+    suspect: Annotated[
+        str, typer.Argument(help="onnx:FILE, replay:FILE, torch:module:factory?weights=FILE, or a path.")
+    ],
+    null: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Null file or store of unrelated models, repeatable; default: the file beside the fingerprint."
+        ),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="Accepted rate of false accusations.")] = 0.01,
+    early_stop: Annotated[bool, typer.Option("--early-stop/--ask-all", help="Stop at the first conviction.")] = True,
+    labels_only: Annotated[bool, typer.Option("--labels-only", help="Use nothing but the suspect's labels.")] = False,
+    max_queries: Annotated[int, typer.Option(min=0, help="Hard stop, 0 for none.")] = 0,
+    journal: Annotated[Path | None, typer.Option(help="Remember answers here; the same command resumes.")] = None,
+    transcript: Annotated[Path | None, typer.Option(help="Append the conversation here as JSON lines.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON verdict here as well.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Was this suspect made from my model?
+
+    Asks the fingerprint's probes look by look and prints a verdict. Exit code 0 match, 1 no match, 2 error,
+    3 inconclusive.
+    """
+    from contextlib import nullcontext
+
+    from minutia import api, catalog
+    from minutia.cli.fingerprint import null_path
+    from minutia.core.access import Access
+    from minutia.models.metered import Metered
+    from minutia.report.json import dumps
+    from minutia.report.terminal import print_verdict
+    from minutia.storage.files import load_fingerprint
+    from minutia.storage.journal import SqliteJournal
+
+    fp = load_fingerprint(fingerprint)
+    beside = null_path(fingerprint)
+    found = api.null_from(fp, null or ([beside] if beside.is_file() else []))
+    if dry_run:
+        console.put(dumps(_plan(fp, found.m, max_queries)), None)
+        return
+    model = catalog.model(suspect)
+    if labels_only:
+        model = Metered(model, only=Access.LABELS)
+    with SqliteJournal(journal) if journal else nullcontext() as kept:
+        verdict = api.verify(
+            fp,
+            model,
+            found,
+            alpha=alpha,
+            early=early_stop,
+            max_queries=max_queries,
+            journal=kept,
+            transcript=transcript,
+        )
+    if output:
+        console.put(dumps(verdict.plain()), output)
+    if as_json:
+        console.put(dumps(verdict.plain()), None)
+    else:
+        print_verdict(console.stdout(), verdict)
+    raise typer.Exit(verdict.exit_code)
+
+
+def _plan(fp: object, m: int, max_queries: int) -> dict[str, object]:
+    """What verify would ask."""
+    from minutia.core.fingerprint import Fingerprint
+
+    assert isinstance(fp, Fingerprint)
+    looks = [n for n in fp.schedule if not max_queries or n <= max_queries]
+    return {
+        "method": fp.method,
+        "probes": len(fp.probes),
+        "first look after": fp.schedule[0],
+        "queries at most": looks[-1] if looks else 0,
+        "null models": m,
+        "smallest p-value": 1 / (m + 1) if m else None,
+    }

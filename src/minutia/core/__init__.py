@@ -1,0 +1,1 @@
+"""The vocabulary every room speaks: values and contracts, numpy only, no input or output."""

@@ -1,0 +1,145 @@
+"""The fingerprint and the null: frozen values with a digest."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from minutia.core.answers import Answers, Observation
+from minutia.core.digest import Array, content_digest
+from minutia.core.errors import NullError, ProtocolError
+from minutia.core.model import ModelCard
+from minutia.core.probe import ProbeSet
+
+FORMAT = 1
+THREATS = (
+    "fine-tune-last",
+    "fine-tune-all",
+    "retrain-last",
+    "prune",
+    "quantise",
+    "noise",
+    "distil",
+    "extract-labels",
+)
+"""The kinds of copy that a fingerprint declares by default; ``no-match`` needs every one of them ruled out."""
+
+HARDEST_RUNG = "same data and recipe, other seed"
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What the owner enrolled: probes in order of asking, his answers, and the controls.
+
+    ``reference`` are the answers of spent models (they screened the probes and scale the looks), ``spent`` their
+    roots. ``controls`` are answers of the owner's model asked again ("owner") and of stored copies per kind.
+    ``schedule`` are the looks of the path test, ``threats`` the kinds that ``no-match`` must rule out.
+    """
+
+    method: str
+    question: str
+    owner: ModelCard
+    probes: ProbeSet
+    answers: Answers
+    arrays: Mapping[str, Array]
+    controls: Mapping[str, tuple[Observation, ...]]
+    reference: tuple[Observation, ...]
+    spent: frozenset[str]
+    schedule: tuple[int, ...]
+    threats: tuple[str, ...]
+    binds: tuple[str, ...]
+    seed: int
+    format: int = FORMAT
+
+    def header(self) -> dict[str, Any]:
+        """Everything but arrays and observations, as plain data."""
+        return {
+            "format": self.format,
+            "method": self.method,
+            "question": self.question,
+            "owner": self.owner.plain(),
+            "ids": list(self.probes.ids),
+            "protocol": dict(self.probes.protocol),
+            "probes": self.probes.digest,
+            "spent": sorted(self.spent),
+            "schedule": list(self.schedule),
+            "threats": list(self.threats),
+            "binds": list(self.binds),
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the whole value; the same seed gives the same digest."""
+        controls = {k: [o.digest for o in v] for k, v in self.controls.items()}
+        observations = {"controls": controls, "reference": [o.digest for o in self.reference]}
+        arrays = {f"answers.{k}": v for k, v in self.answers.arrays().items()}
+        return content_digest([self.header(), observations], {**arrays, **self.arrays})
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Innocent models' answers to a fingerprint's probes: observations, so that they can be scored again.
+
+    ``source`` says in words where the models come from, ``rung`` which step of the negative ladder they are.
+    """
+
+    kind: Literal["unrelated", "benign", "none"]
+    observations: tuple[Observation, ...]
+    rung: str = HARDEST_RUNG
+    source: str = ""
+
+    @classmethod
+    def none(cls) -> "Null":
+        """No null at all: scores can be shown, nothing can be decided.
+
+        >>> Null.none().m
+        0
+        """
+        return cls("none", (), rung="", source="none given")
+
+    @cached_property
+    def m(self) -> int:
+        """Number of independently trained models (distinct roots)."""
+        return len({o.subject.root for o in self.observations})
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of kind, rung and every observation."""
+        return content_digest([self.kind, self.rung, [o.digest for o in self.observations]], {})
+
+    def check(self, fingerprint: Fingerprint) -> None:
+        """Refuse a null that answered other probes, was spent in crafting, or descends from the owner."""
+        for seen in self.observations:
+            if seen.protocol != fingerprint.probes.digest:
+                raise ProtocolError(
+                    f"expected a null observed with probes {fingerprint.probes.digest[:19]}…, got "
+                    f"{seen.protocol[:19]}…: run 'minutia null observe' for this fingerprint"
+                )
+            if seen.subject.root in fingerprint.spent:
+                raise NullError(
+                    f"expected calibrators that took no part in crafting, got spent model {seen.subject.root}: "
+                    "remove it from the null, it would make the p-value too small"
+                )
+            if seen.subject.root == fingerprint.owner.root:
+                raise NullError(
+                    f"expected unrelated models, got {seen.subject.id} that shares the owner's root: "
+                    "remove it from the null"
+                )
+
+    def joined(self, other: "Null") -> "Null":
+        """Both nulls as one population; they must be of one rung.
+
+        >>> Null.none().joined(Null.none()).m
+        0
+        """
+        if not self.observations or not other.observations:
+            return other if not self.observations else self
+        if (self.kind, self.rung) != (other.kind, other.rung):
+            raise NullError(
+                f"expected one declared population, got {self.rung!r} and {other.rung!r}: judge with each by itself"
+            )
+        known = {o.digest for o in self.observations}
+        fresh = tuple(o for o in other.observations if o.digest not in known)
+        sources = self.source if self.source == other.source else f"{self.source}; {other.source}"
+        return Null(self.kind, self.observations + fresh, self.rung, sources)

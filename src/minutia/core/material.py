@@ -1,0 +1,55 @@
+"""Material: everything extraction or an attack may use besides the model itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minutia.core.digest import Array
+from minutia.core.errors import UsageError
+from minutia.core.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Inputs (n, *shape) with labels (n,), and models by role.
+
+    ``held_out`` are further inputs and labels that the model was not trained on.
+    ``unrelated`` are spent: they screen probes and can never calibrate. ``derived`` are copies used to order
+    probes, ``controls`` other copies per kind of theft, kept in the fingerprint to say what is ruled out.
+    ``bounds`` is the valid input box, ``levels`` the number of grey levels inputs are stored with (None: float).
+    """
+
+    inputs: Array
+    labels: Array
+    unrelated: Sequence[Model] = ()
+    derived: Sequence[Model] = ()
+    controls: Mapping[str, Sequence[Model]] = field(default_factory=dict)
+    bounds: tuple[float, float] = (0.0, 1.0)
+    levels: int | None = None
+    held_out: tuple[Array, Array] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.labels):
+            raise UsageError(f"expected one label per input, got {len(self.inputs)} inputs, {len(self.labels)} labels")
+        crafted = {m.card.id for m in self.derived}
+        leaked = [m.card.id for copies in self.controls.values() for m in copies if m.card.id in crafted]
+        if leaked:
+            raise UsageError(
+                f"expected copies for ordering and for control to differ, got {leaked[0]} in both: "
+                "a control that helped to choose the probes rules out too much"
+            )
+
+    def stored(self, inputs: Array) -> Array:
+        """Clip to the valid box and round to the stored grey levels: what a suspect will really receive.
+
+        >>> m = Material(np.zeros((1, 1)), np.zeros(1), levels=3)
+        >>> m.stored(np.array([0.3, 1.7])).tolist()
+        [0.5, 1.0]
+        """
+        low, high = self.bounds
+        clipped = np.clip(inputs, low, high)
+        if self.levels is not None:
+            steps = np.round((clipped - low) / (high - low) * (self.levels - 1))
+            clipped = low + steps / (self.levels - 1) * (high - low)
+        return clipped.astype(np.float32)

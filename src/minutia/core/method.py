@@ -1,0 +1,172 @@
+"""The contract of a method: enrol, observe, score. Deciding is sealed and the same for all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Self, final
+
+import numpy as np
+
+from minutia.core import judge as sealed
+from minutia.core.access import Access, require
+from minutia.core.answers import Observation
+from minutia.core.digest import Array
+from minutia.core.errors import ModelError, UsageError
+from minutia.core.fingerprint import THREATS, Fingerprint, Null
+from minutia.core.keys import configured, key_of, split_key
+from minutia.core.material import Material
+from minutia.core.model import Model
+from minutia.core.probe import ProbeSet
+from minutia.core.verdict import Verdict
+
+
+class Enrolment(NamedTuple):
+    """What a method's ``enrol`` returns: probes in order of asking, and arrays of its own."""
+
+    probes: ProbeSet
+    arrays: dict[str, Array]
+
+
+def looks_for(count: int) -> tuple[int, ...]:
+    """The default looks: from six queries on, each about a third later than the one before, the last at the end.
+
+    Fewer than six answers hang on one or two regions of the input space, where whole families of models agree.
+
+    >>> looks_for(20)
+    (6, 8, 10, 13, 17, 20)
+    """
+    looks, step = [], 6
+    while step < count:
+        looks.append(step)
+        step = max(step + 1, int(step * 1.3 + 0.5))
+    return (*looks, count)
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One way to fingerprint. Fields are parameters; every parameter that changes a result is in ``key``.
+
+    Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``spread_floor``. Outcome, refusals,
+    budgets and wording are decided in one place, so that no method marks its own homework.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    question: ClassVar[Literal["origin", "same", "integrity"]] = "origin"
+    h0: ClassVar[str]
+    source: ClassVar[str]
+    owner_needs: ClassVar[Access]
+    suspect_needs: ClassVar[Access]
+
+    @property
+    def key(self) -> str:
+        """Name, every parameter and the version, such as ``ipguard(margin=0.5,probes=100)@1``."""
+        return f"{key_of(self)}@{self.version}"
+
+    @classmethod
+    def from_key(cls, key: str) -> Self:
+        """Rebuild the method that a fingerprint names; another version is refused."""
+        name, parameters, version = split_key(key)
+        if (name, version) != (cls.name, cls.version):
+            raise UsageError(
+                f"expected a fingerprint of {cls.name}@{cls.version}, got {name}@{version}: "
+                "install the minutia version that wrote it"
+            )
+        built: Self = configured(cls, cls.name, parameters)
+        return built
+
+    @final
+    def extract(self, model: Model, material: Material, *, seed: int = 0) -> Fingerprint:
+        """Enrol a model: craft probes, record the owner's, the spent models' and the controls' answers."""
+        require(self.name, self.owner_needs, model.spec, model.access)
+        rng = np.random.default_rng(seed)
+        enrolled = self.enrol(model, material, rng)
+        probes = enrolled.probes
+        controls = {kind: tuple(_observed(m, probes) for m in copies) for kind, copies in material.controls.items()}
+        return Fingerprint(
+            method=self.key,
+            question=self.question,
+            owner=model.card,
+            probes=probes,
+            answers=model.ask(probes),
+            arrays=enrolled.arrays,
+            controls={"owner": (_observed(model, probes),), **controls},
+            reference=tuple(_observed(m, probes) for m in material.unrelated),
+            spent=frozenset(m.card.root for m in material.unrelated),
+            schedule=looks_for(len(probes)),
+            threats=THREATS,
+            binds=("content", "order", *sorted(probes.protocol)),
+            seed=seed,
+        )
+
+    @final
+    def verify(
+        self, fp: Fingerprint, suspect: Model, null: Null, *, alpha: float = 0.01, early: bool = True, budget: int = 0
+    ) -> Verdict:
+        """Ask a suspect look by look and stop at the first conviction; H0: see ``h0``.
+
+        ``early=False`` asks everything at once; the p-value is then the same or smaller, never another test.
+        ``budget`` ends the questions at the last look that fits into it (0: no limit).
+        """
+        null.check(fp)
+        looks = [n for n in fp.schedule if not budget or n <= budget]
+        if not looks:
+            raise UsageError(f"expected a budget of at least {fp.schedule[0]} queries (first look), got {budget}")
+        seen: Observation | None = None
+        for upto in looks if early and null.m else looks[-1:]:
+            seen = self.observe(fp, suspect, reference=seen, upto=upto)
+            verdict = sealed.judge(self, fp, seen, null, alpha=alpha)
+            if verdict.outcome == "match":
+                return verdict
+        return verdict
+
+    @final
+    def judge(self, fp: Fingerprint, observation: Observation, null: Null, *, alpha: float = 0.01) -> Verdict:
+        """Judge a stored observation; pure: the same arguments give the same verdict anywhere."""
+        null.check(fp)
+        return sealed.judge(self, fp, observation, null, alpha=alpha)
+
+    @abstractmethod
+    def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
+        """Choose the probes, most informative first."""
+
+    @abstractmethod
+    def score(self, fp: Fingerprint, observation: Observation) -> float:
+        """How alike the answers are on exactly what was asked; pure, larger = closer."""
+
+    def observe(
+        self, fp: Fingerprint, suspect: Model, *, reference: Observation | None = None, upto: int | None = None
+    ) -> Observation:
+        """Ask the first ``upto`` probes; those already answered in ``reference`` are not asked again."""
+        require(self.name, self.suspect_needs, suspect.spec, suspect.access)
+        done = 0 if reference is None else len(reference.asked)
+        rows = np.arange(done, len(fp.probes) if upto is None else upto)
+        fresh = _observed(suspect, fp.probes.take(rows), protocol=fp.probes.digest)
+        _check_classes(fp, fresh)
+        if reference is None:
+            return fresh
+        answers = type(fresh.answers).joined([reference.answers, fresh.answers])
+        return Observation(fresh.subject, reference.asked + fresh.asked, answers, fp.probes.digest)
+
+    def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
+        """Scores (looks,) of growing prefixes of the asked probes; override only to be faster."""
+        return np.array([self.score(fp, observation.only(ids)) for ids in prefixes])
+
+    def asked_for_floor(self, sizes: Array) -> Array | None:
+        """Numbers of asked points if the score is a rate over them (gives a binomial variance floor), else None."""
+        return None
+
+
+def _observed(model: Model, probes: ProbeSet, protocol: str | None = None) -> Observation:
+    """Ask one model and wrap its answers."""
+    return Observation(model.card, probes.ids, model.ask(probes), protocol or probes.digest)
+
+
+def _check_classes(fp: Fingerprint, observation: Observation) -> None:
+    """Scores over another number of classes cannot be compared label by label."""
+    own, seen = fp.answers.scores, observation.answers.scores
+    if own is not None and seen is not None and own.shape[1] != seen.shape[1]:
+        raise ModelError(
+            f"expected a suspect with {own.shape[1]} classes like the owner's model, got {seen.shape[1]}: "
+            "map its classes to the owner's first, or use a method for other label spaces"
+        )

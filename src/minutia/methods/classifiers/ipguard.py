@@ -1,0 +1,188 @@
+"""IPGuard: points just across the owner's decision boundary."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minutia.core.access import Access
+from minutia.core.digest import Array
+from minutia.core.errors import ModelError, UsageError
+from minutia.core.material import Material
+from minutia.core.method import Enrolment
+from minutia.core.model import GradientModel, Model, WeightModel
+from minutia.core.probe import numbered
+from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, matches
+
+
+@dataclass(frozen=True)
+class IPGuard(MatchRate):
+    r"""Points on the facet between two classes of the owner's model, screened on innocent models.
+
+    H0: the suspect was trained without the owner's model. Each point starts at an image of class i and moves until
+    class j leads class i by ``k`` and i is the runner-up: ReLU(Z_i - Z_j + k) + ReLU(max_t Z_t - Z_i). ``k`` is the
+    quantile ``margin`` of the owner's own top-1 to top-2 margins, because logits have no common unit. All points
+    are optimised in one batch by one Adam (``rate`` in units of the input range); rows that reached loss 0 leave it.
+    Points are stored as a suspect will receive them and kept only if the owner's answer survives that. Those that
+    spent models match too often are dropped, the rest is ordered by bits of evidence per query; copies given as
+    ``Material.derived`` (else noisy twins of the weights) estimate how well a copy keeps each answer.
+
+    Source: Cao, Jia, Gong, "IPGuard", AsiaCCS 2021, arXiv 1910.12903. Screening and ordering are ours.
+
+    >>> IPGuard(probes=50).key
+    'ipguard(innocent=0.1,margin=0.02,oversample=6,probes=50,rate=0.01,steps=300,target=\\'random\\')@1'
+    """
+
+    name = "ipguard"
+    source = "Cao, Jia, Gong, AsiaCCS 2021, arXiv 1910.12903"
+    owner_needs = Access.LABELS | Access.GRADIENTS
+
+    probes: int = 100
+    margin: float = 0.02
+    target: str = "random"
+    rate: float = 0.01
+    steps: int = 300
+    oversample: int = 6
+    innocent: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.target not in ("random", "least-likely"):
+            raise UsageError(f"expected target random or least-likely, got {self.target!r}")
+        if self.probes < 2 or self.oversample < 1 or not 0 <= self.margin <= 1:
+            raise UsageError(f"expected probes >= 2, oversample >= 1 and margin in [0, 1], got {self}")
+
+    def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
+        """Craft, store, re-check, screen, order."""
+        assert isinstance(model, GradientModel)
+        wanted = self.probes * self.oversample
+        rows = rng.choice(len(material.inputs), wanted, replace=wanted > len(material.inputs))
+        crafted, _ = self.craft(model, material.inputs[rows], material, rng)
+        points = np.unique(material.stored(crafted), axis=0)
+        labels = _agreed_labels(model, points)
+        points, labels = points[labels >= 0], labels[labels >= 0]
+        if len(points) < self.probes:
+            raise ModelError(
+                f"expected {self.probes} boundary points that survive storage, got {len(points)}: "
+                "give more data, more steps or a smaller margin"
+            )
+        innocents = matches([m.ask(numbered(points, {})).labels for m in material.unrelated], labels)
+        copies = material.derived or _noisy_twins(model, rng)
+        kept = matches([m.ask(numbered(points, {})).labels for m in copies], labels)
+        order = self._order(bits_per_probe(kept, innocents), innocents, labels, rng)
+        return Enrolment(numbered(points[order], {"channel": "array"}), {})
+
+    def craft(
+        self, model: GradientModel, starts: Array, material: Material, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Move all starts (n, *shape) across their facet; return points and which rows reached loss 0."""
+        logits, _ = model.linearise(starts)
+        first = logits.argmax(axis=1)
+        goal = _targets(logits, first, self.target, rng)
+        gap = float(np.quantile(_margins(logits), self.margin))
+        low, high = material.bounds
+        return descend(model, starts, first, goal, gap, (low, high), self.rate * (high - low), self.steps)
+
+    def _order(self, bits: Array, innocents: Array, labels: Array, rng: np.random.Generator) -> Array:
+        """Most informative first, labels taking turns; what innocents match too often only if nothing else is left.
+
+        Neighbouring probes with one label lie on one facet and are matched or missed together: turns make the
+        first looks see many facets.
+        """
+        rate = innocents.mean(axis=0) if len(innocents) else np.zeros(len(bits))
+        level = np.round(-bits, 1) + 1e6 * (rate > self.innocent)
+        order = np.lexsort((rng.random(len(bits)), level))
+        turn = np.empty(len(bits), dtype=int)
+        seen: dict[tuple[float, int], int] = {}
+        for row in order:
+            place = (float(level[row]), int(labels[row]))
+            turn[row] = seen[place] = seen.get(place, -1) + 1
+        return order[np.lexsort((turn[order], level[order]))][: self.probes]
+
+
+def descend(
+    model: GradientModel,
+    starts: Array,
+    first: Array,
+    goal: Array,
+    gap: float,
+    bounds: tuple[float, float],
+    rate: float,
+    steps: int,
+) -> tuple[Array, Array]:
+    """Minimise the facet loss for all rows at once with one Adam; rows that reach 0 leave the batch.
+
+    Every iterate is clipped to ``bounds``. Returns the points (n, *shape) and the rows (n,) that reached loss 0.
+    """
+    points = np.array(starts, dtype=np.float32)
+    mean, square = np.zeros_like(points), np.zeros_like(points)
+    active = np.arange(len(points))
+    for step in range(1, steps + 1):
+        logits, pull_back = model.linearise(points[active])
+        loss, slope = facet_loss(logits, first[active], goal[active], gap)
+        going = loss > 0
+        if not going.all():
+            slope[~going] = 0.0
+        gradient = pull_back(slope)[going]
+        active = active[going]
+        if not len(active):
+            break
+        mean[active] = 0.9 * mean[active] + 0.1 * gradient
+        square[active] = 0.999 * square[active] + 0.001 * gradient**2
+        unit = (mean[active] / (1 - 0.9**step)) / (np.sqrt(square[active] / (1 - 0.999**step)) + 1e-8)
+        points[active] = np.clip(points[active] - rate * unit, *bounds)
+    reached = np.ones(len(points), bool)
+    reached[active] = False
+    return points, reached
+
+
+def facet_loss(logits: Array, first: Array, goal: Array, gap: float) -> tuple[Array, Array]:
+    """Loss (n,) and its gradient with respect to the logits (n, classes).
+
+    >>> loss, slope = facet_loss(np.array([[2.0, 1.0, 3.0]]), np.array([0]), np.array([1]), 0.5)
+    >>> loss.tolist(), slope.tolist()
+    ([2.5], [[0.0, -1.0, 1.0]])
+    """
+    rows = np.arange(len(logits))
+    others = logits.copy()
+    others[rows, first] = others[rows, goal] = -np.inf
+    third = others.argmax(axis=1)
+    cross = logits[rows, first] - logits[rows, goal] + gap
+    runner_up = others[rows, third] - logits[rows, first]
+    slope = np.zeros_like(logits)
+    slope[rows, first] += cross > 0
+    slope[rows, goal] -= cross > 0
+    slope[rows, third] += runner_up > 0
+    slope[rows, first] -= runner_up > 0
+    return np.maximum(cross, 0) + np.maximum(runner_up, 0), slope
+
+
+def _targets(logits: Array, first: Array, rule: str, rng: np.random.Generator) -> Array:
+    """A class other than the first for each row: the least likely, or any at random."""
+    if rule == "least-likely":
+        return logits.argmin(axis=1)
+    classes = logits.shape[1]
+    return (first + rng.integers(1, classes, len(first))) % classes
+
+
+def _margins(logits: Array) -> Array:
+    """Distance between the two largest logits (n,)."""
+    top = np.partition(logits, -2, axis=1)[:, -2:]
+    return top[:, 1] - top[:, 0]
+
+
+def _agreed_labels(model: Model, points: Array) -> Array:
+    """The owner's labels, -1 where they depend on the batch they are asked in."""
+    together = model.ask(numbered(points, {})).labels
+    apart = np.concatenate([model.ask(numbered(part, {})).labels for part in np.array_split(points, 7) if len(part)])
+    return np.where(together == apart, together, -1)
+
+
+def _noisy_twins(model: Model, rng: np.random.Generator, count: int = 8, strength: float = 0.1) -> list[Model]:
+    """Copies of the owner's weights with noise, to estimate which answers a copy keeps; none without weights."""
+    if not isinstance(model, WeightModel):
+        return []
+    weights = dict(model.tensors())
+    twins: list[Model] = []
+    for _ in range(count):
+        noise = {n: rng.normal(0, strength * float(w.std()), w.shape) for n, w in weights.items()}
+        twins.append(model.rebuilt({n: (w + noise[n]).astype(w.dtype) for n, w in weights.items()}))
+    return twins

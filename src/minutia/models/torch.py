@@ -1,0 +1,298 @@
+"""PyTorch models: any ``nn.Module`` from Python, or ``torch:module:factory?weights=x.safetensors``."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minutia.core.access import Access
+from minutia.core.answers import Answers
+from minutia.core.digest import Array, content_digest
+from minutia.core.errors import FileError, MissingExtraError, ModelError, UsageError
+from minutia.core.model import ModelCard, Plan
+from minutia.core.probe import ProbeSet
+from minutia.models import split_spec
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_WEIGHT_BYTES = 64 * 2**30
+
+
+class TorchModel:
+    """A classifier that is an ``nn.Module``: float32 inputs (n, *shape) to logits (n, classes).
+
+    The module is used in evaluation mode and never changed; training and rebuilding return new models.
+    """
+
+    access = (
+        Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.GRADIENTS | Access.WEIGHTS | Access.TRAIN
+    )
+
+    def __init__(
+        self,
+        module: "torch.nn.Module",
+        spec: str = "",
+        card: ModelCard | None = None,
+        *,
+        factory: Callable[[], Any] | None = None,
+        trainer: Callable[..., Any] | None = None,
+    ) -> None:
+        self.module = module.eval()
+        self.factory, self.trainer = factory, trainer
+        self.spec = spec or f"torch:{type(module).__module__}:{type(module).__qualname__}"
+        self.card = card or _card(self)
+
+    def ask(self, probes: ProbeSet) -> Answers:
+        """Logits and softmax scores of every probe, in one batch."""
+        torch = _torch()
+        with torch.no_grad():
+            logits = self._forward(torch.from_numpy(np.ascontiguousarray(probes.array, dtype=np.float32)))
+            return Answers.from_scores(logits.softmax(dim=1).numpy(), logits.numpy())
+
+    def linearise(self, inputs: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Logits and the pull-back to the inputs, by reverse-mode differentiation."""
+        torch = _torch()
+        x = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)).requires_grad_(True)
+        logits = self._forward(x)
+
+        def pull_back(slope: Array) -> Array:
+            (gradient,) = torch.autograd.grad(logits, x, torch.from_numpy(np.asarray(slope, np.float32)))
+            return np.asarray(gradient.numpy())
+
+        return logits.detach().numpy(), pull_back
+
+    def tensors(self) -> Iterator[tuple[str, Array]]:
+        """Every entry of the state dict that is not a counter."""
+        for name, tensor in self.module.state_dict().items():
+            if tensor.is_floating_point():
+                yield name, tensor.detach().float().numpy()
+
+    def rebuilt(self, weights: Mapping[str, Array]) -> "TorchModel":
+        """The same architecture with these weights; missing names keep their value, the root stays."""
+        return self._child(self._copy(weights))._with_parent(self)
+
+    def trained(self, inputs: Array, targets: Array, plan: Plan, seed: int) -> "TorchModel":
+        """Train a copy with Adam; a full reset starts a new root, everything else descends from this model.
+
+        A full reset calls the factory again, if there is one, and the owner's own training function, if the spec
+        names one with ``train=``; the plan is then that function's business.
+        """
+        torch = _torch()
+        afresh = plan.reset == "everything"
+        inputs, targets = np.ascontiguousarray(inputs, np.float32), np.asarray(targets)
+        with torch.random.fork_rng(devices=[]), _one_thread():
+            torch.manual_seed(seed)
+            module = self.factory() if afresh and self.factory else self._copy({})
+            if not (afresh and self.factory):
+                _reset(module, plan.reset)
+            if afresh and self.trainer and targets.ndim == 1:
+                module = self.trainer(module, inputs, targets, seed)
+            else:
+                _fit(module, inputs, targets, plan)
+        child = self._child(module)
+        return child if afresh else child._with_parent(self)
+
+    def _child(self, module: "torch.nn.Module") -> "TorchModel":
+        return TorchModel(module, self.spec, factory=self.factory, trainer=self.trainer)
+
+    def _forward(self, x: "torch.Tensor") -> "torch.Tensor":
+        try:
+            logits = self.module(x)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ModelError(
+                f"expected a model that takes inputs of shape {tuple(x.shape[1:])}, got an error from {self.spec}: "
+                f"{_first_line(error)}; give the suspect the input size of the fingerprint"
+            ) from error
+        if not hasattr(logits, "ndim") or logits.ndim != 2:
+            shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
+            raise ModelError(
+                f"expected logits of shape (batch, classes), got {shape} from {self.spec}: "
+                "wrap the module so that it returns one score per class"
+            )
+        return logits.float()
+
+    def _copy(self, weights: Mapping[str, Array]) -> "torch.nn.Module":
+        import copy
+
+        torch = _torch()
+        module = copy.deepcopy(self.module)
+        state = module.state_dict()
+        _check_names(state, weights, self.spec, partial=True)
+        module.load_state_dict({**state, **{n: torch.from_numpy(np.array(w)) for n, w in weights.items()}})
+        return module
+
+    def _with_parent(self, parent: "TorchModel") -> "TorchModel":
+        self.card = ModelCard(self.card.id, parent.card.root, parent.card.recipe, (parent.card.id,))
+        return self
+
+
+def open_model(rest: str) -> TorchModel:
+    """Open ``module:factory`` or ``file.py:factory``, optionally with ``?weights=x.safetensors&train=module:function``.
+
+    Factory and training function ``train(module, inputs, labels, seed) -> module`` are the user's own code, named
+    on his own command line; weights are only ever read as data.
+    """
+    target, options = split_spec(rest, allowed=("weights", "train"))
+    factory = _factory(target)
+    trainer = _factory(options["train"]) if "train" in options else None
+    module = factory()
+    torch = _torch()
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(f"expected {target} to return a torch.nn.Module, got {type(module).__name__}")
+    if "weights" in options:
+        _load(module, Path(options["weights"]), target)
+    return TorchModel(module, f"torch:{rest}", factory=factory, trainer=trainer)
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Tensors of a ``.safetensors`` file, or of a ``.pt``/``.pth`` file read with ``weights_only=True``."""
+    torch = _torch()
+    if not path.is_file():
+        raise FileError(f"expected a weights file, found nothing at {path}: check the path")
+    if path.stat().st_size > MAX_WEIGHT_BYTES:
+        raise FileError(f"expected at most {MAX_WEIGHT_BYTES >> 30} GiB of weights, got {path}: split the file")
+    try:
+        if path.suffix in (".pt", ".pth", ".bin"):
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    except Exception as error:
+        raise FileError(
+            f"expected readable weights in {path}, got {_first_line(error)}: the file is truncated, altered or foreign"
+        ) from error
+
+
+def _load(module: "torch.nn.Module", path: Path, target: str) -> None:
+    """Read weights into a module, or say which names or shapes do not fit."""
+    weights = read_weights(path)
+    _check_names(module.state_dict(), weights, f"{path}", partial=False, owner=target)
+    module.load_state_dict({**module.state_dict(), **weights})
+
+
+def _check_names(
+    state: Mapping[str, Any], weights: Mapping[str, Any], what: str, *, partial: bool, owner: str = "the module"
+) -> None:
+    """Names and shapes must be those of the architecture."""
+    needed = [n for n, t in state.items() if t.is_floating_point()]
+    missing = [] if partial else [n for n in needed if n not in weights]
+    unknown = [n for n in weights if n not in state]
+    if missing or unknown:
+        wrong = f"no {missing[0]!r}" if missing else f"an unknown {unknown[0]!r}"
+        raise ModelError(
+            f"expected the tensors of {owner} ({len(needed)}), got {wrong} in {what} "
+            f"({len(missing)} missing, {len(unknown)} unknown): name the factory these weights were saved from"
+        )
+    for name, value in weights.items():
+        if tuple(value.shape) != tuple(state[name].shape):
+            raise ModelError(
+                f"expected {name!r} of shape {tuple(state[name].shape)} as in {owner}, got {tuple(value.shape)} "
+                f"in {what}: name the factory these weights were saved from"
+            )
+
+
+def _factory(target: str) -> Callable[[], Any]:
+    """Import the factory; the working directory is searched first, as ``python -m`` does."""
+    place, _, name = target.rpartition(":")
+    if not place or not name:
+        raise UsageError(f"expected module:name or file.py:name after torch:, got {target!r}")
+    try:
+        found = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    except ImportError as error:
+        raise ModelError(f"expected an importable module {place!r}, got {error}: check the name or the path") from error
+    factory = getattr(found, name, None)
+    if not callable(factory):
+        raise ModelError(f"expected a callable {name!r} in {place}, found none: check its spelling")
+    return factory
+
+
+def _from_name(name: str) -> Any:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module(name)
+
+
+def _from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ImportError(f"no file {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _reset(module: "torch.nn.Module", what: str) -> None:
+    """Draw fresh initial values for the last layer with weights, or for every layer."""
+    layers = [m for m in module.modules() if hasattr(m, "reset_parameters")]
+    fixed = [n for n, m in module.named_modules() if m not in layers and list(m.parameters(recurse=False))]
+    if what == "everything" and fixed:
+        raise ModelError(
+            f"expected layers that can be initialised afresh, got {fixed[0] or 'the module itself'!r} without "
+            "reset_parameters: open the model as torch:module:factory, so that the factory is called again"
+        )
+    chosen: list[Any] = {"nothing": [], "last": layers[-1:], "everything": layers}[what]
+    for layer in chosen:
+        layer.reset_parameters()
+
+
+def _trainable(module: "torch.nn.Module", layers: str) -> "list[torch.nn.Parameter]":
+    """All parameters, or those of the last layer that has any."""
+    if layers == "all":
+        return list(module.parameters())
+    owners = [m for m in module.modules() if list(m.parameters(recurse=False))]
+    return list(owners[-1].parameters(recurse=False))
+
+
+def _fit(module: "torch.nn.Module", inputs: Array, targets: Array, plan: Plan) -> None:
+    """Minibatch Adam on cross-entropy with labels or, at a temperature, with probabilities."""
+    torch = _torch()
+    x = torch.from_numpy(inputs)
+    y = torch.from_numpy(targets.astype(np.int64 if targets.ndim == 1 else np.float32))
+    weights = _trainable(module, plan.layers)
+    adam = torch.optim.AdamW(weights, plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
+    module.train(plan.layers == "all")
+    for _ in range(plan.epochs):
+        for rows in torch.randperm(len(x)).split(plan.batch_size):
+            adam.zero_grad()
+            logits = module(x[rows]) / plan.temperature
+            loss = torch.nn.functional.cross_entropy(logits, y[rows]) * plan.temperature**2
+            loss.backward()
+            adam.step()
+    module.eval()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums are added in an order that depends on the number of threads: one thread, one digest."""
+    torch = _torch()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _card(model: TorchModel) -> ModelCard:
+    """A card by content: the digest of the weights names the model and, unless told otherwise, its root."""
+    digest = content_digest({"kind": "torch"}, dict(model.tensors()))
+    return ModelCard(digest, digest)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError("torch", "torch", "a torch model") from None
+    return torch

@@ -1,0 +1,112 @@
+"""A store of models by content: weights named by their digest, one manifest, one journal of finished tasks."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minutia.core.digest import Array, canonical_json, content_digest
+from minutia.core.errors import FileError
+from minutia.core.model import ModelCard, WeightModel
+from minutia.storage.files import write_atomically
+from minutia.storage.journal import SqliteJournal
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored model: its role (calibrator, spent, craft, control, suspect, …), kind, card and weights file."""
+
+    role: str
+    kind: str
+    spec: str
+    card: ModelCard
+    weights: str | None
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "role": self.role,
+            "kind": self.kind,
+            "spec": self.spec,
+            "card": self.card.plain(),
+            "weights": self.weights,
+        }
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> "Entry":
+        """The inverse of ``plain``."""
+        return cls(data["role"], data["kind"], data["spec"], ModelCard.from_plain(data["card"]), data["weights"])
+
+
+class ModelStore:
+    """A directory: ``models/<digest>.safetensors``, ``journal.sqlite`` and a manifest ``zoo.json``.
+
+    Weights are written before the journal says so, so a kill at any moment loses at most the task under way.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "models").mkdir(parents=True, exist_ok=True)
+        self.journal = SqliteJournal(root / "journal.sqlite")
+
+    def save_weights(self, model: WeightModel) -> str:
+        """Store a model's tensors by content and return their path inside the store."""
+        return save_weights(self.root, dict(model.tensors()))
+
+    def finished(self, tasks: Mapping[str, Any]) -> dict[str, Entry]:
+        """Entries of those tasks (by digest) that are done and whose weights are still there."""
+        known = {t: Entry.from_plain(json.loads(v)) for t, v in self.journal.get(tasks).items()}
+        return {t: e for t, e in known.items() if e.weights is None or (self.root / e.weights).is_file()}
+
+    def finish(self, task: str, entry: Entry) -> None:
+        """Remember that a task is done."""
+        self.journal.put({task: canonical_json(entry.plain()).encode()})
+
+    def write_manifest(self, header: Mapping[str, Any], entries: Iterator[Entry] | list[Entry]) -> None:
+        """Replace the manifest."""
+        body = {**header, "models": [e.plain() for e in entries]}
+        text = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False)
+        write_atomically(self.root / "zoo.json", text.encode(), private=False)
+
+    def manifest(self) -> tuple[dict[str, Any], list[Entry]]:
+        """Header and entries of the manifest."""
+        path = self.root / "zoo.json"
+        if not path.is_file():
+            raise FileError(
+                f"expected a store of models, found no zoo.json in {self.root}: make one with 'minutia null build'"
+            )
+        try:
+            body = json.loads(path.read_text())
+            entries = [Entry.from_plain(e) for e in body.pop("models")]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FileError(f"expected a manifest in {path}, got a damaged one ({error}): build it again") from error
+        return body, entries
+
+
+def save_weights(root: Path, tensors: Mapping[str, Array]) -> str:
+    """Write tensors as ``models/<digest>.safetensors`` unless that content is there already."""
+    from safetensors.numpy import save
+
+    digest = content_digest({"kind": "weights"}, tensors).removeprefix("sha256:")
+    name = f"models/{digest}.safetensors"
+    if not (root / name).is_file():
+        plain = {n: np.ascontiguousarray(tensors[n]) for n in sorted(tensors)}
+        write_atomically(root / name, save(plain), private=False)
+    return name
+
+
+def load_weights(root: Path, name: str) -> dict[str, Array]:
+    """Read stored weights and check them against the digest that is their name."""
+    from safetensors.numpy import load_file
+
+    path = root / name
+    try:
+        tensors = dict(load_file(path))
+    except Exception as error:
+        raise FileError(f"expected stored weights in {path}, got {error}: build the model again") from error
+    if content_digest({"kind": "weights"}, tensors).removeprefix("sha256:") != path.stem:
+        raise FileError(f"expected the content that {path.name} is named after, got another: build the model again")
+    return tensors

@@ -1,0 +1,1 @@
+"""Studies: zoos of models with known truth, and what the methods say about them."""
