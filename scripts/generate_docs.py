@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTE = "<!-- Written by scripts/generate_docs.py from the code: change the code, then run `make docs`. -->"
@@ -88,7 +88,10 @@ def plugins() -> Iterator[str]:
     methods = list(_built_in("methods"))
     yield _table(
         ("method", "question", "owner gives", "suspect gives", "source"),
-        ([_link(n), m.question, _join(names(m.owner_needs)), _join(names(m.suspect_needs)), m.source] for n, m in methods),
+        (
+            [_link(n), m.question, _join(names(m.owner_needs)), _join(names(m.suspect_needs)), m.source]
+            for n, m in methods
+        ),
     )
     for name, method in methods:
         yield from (f"### {name}", *_docstring(method), f"H0: {method.h0}.", _parameters(method))
@@ -98,8 +101,8 @@ def plugins() -> Iterator[str]:
         yield from (f"### {name}", *_docstring(inspect.getmodule(opener)), *_docstring(opener))
     yield "## Attacks"
     yield (
-        "What a thief may do to a copy. *Kind* is the word used in threat lists and verdicts; *keeps weights* tells copies "
-        "that start from the victim's weights from those that only learn from its answers."
+        "What a thief may do to a copy. *Kind* is the word used in threat lists and verdicts; *keeps weights* tells "
+        "copies that start from the victim's weights from those that only learn from its answers."
     )
     attacks = list(_built_in("attacks"))
     yield _table(
@@ -120,12 +123,8 @@ def flags() -> Iterator[str]:
         "A flag is a reason not to take a verdict at face value. Flags are raised in one place, the same for every "
         "method. See also [how to read a verdict](../how-to/read-a-verdict.md)."
     )
-    yield "\n".join(
-        (
-            f"- Undecidable: with one of these the verdict is always inconclusive: {_codes(UNDECIDABLE)}.",
-            f"- Hiding: with one of these a low score is no sign of innocence, so nothing is ruled out: {_codes(HIDING)}.",
-        )
-    )
+    yield f"With one of these the verdict is always inconclusive: {_codes(UNDECIDABLE)}."
+    yield f"With one of these a low score is no sign of innocence, so nothing is ruled out: {_codes(HIDING)}."
     for name, flag in FLAGS.items():
         yield f"## {name}"
         yield "\n".join(
@@ -162,9 +161,12 @@ def _command(path: tuple[str, ...], command: Any) -> Iterator[str]:
     if members:
         yield "Commands: " + ", ".join(f"[`{m}`](#{'-'.join((*path, m))})" for m in members) + "."
     if arguments:
-        yield _table(("argument", "meaning"), ([f"`{_metavar(a)}`", _sentence(getattr(a, "help", ""))] for a in arguments))
+        yield _table(
+            ("argument", "meaning"), ([f"`{_metavar(a)}`", _sentence(getattr(a, "help", ""))] for a in arguments)
+        )
     if options:
-        rows = ([_spelling(o), _default(o), _sentence(o.help)] for o in options)
+        kinds = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+        rows = ([_spelling(o, kinds.get(o.name)), _default(o), _sentence(o.help)] for o in options)
         yield _table(("option", "default", "meaning"), rows)
 
 
@@ -173,14 +175,15 @@ def _metavar(argument: Any) -> str:
     return name if argument.required else f"[{name}]"
 
 
-def _spelling(option: Any) -> str:
-    names = [*option.opts, *option.secondary_opts]
-    return ", ".join(f"`{n}`" for n in names) + ("" if option.is_flag else f" *{_kind(option)}*")
+def _spelling(option: Any, kind: Any) -> str:
+    names = ", ".join(f"`{n}`" for n in (*option.opts, *option.secondary_opts))
+    return names if option.is_flag else f"{names} {_kind(kind)}"
 
 
-def _kind(option: Any) -> str:
-    kind = getattr(option.type, "name", "text")
-    return {"integer range": "integer", "float range": "float"}.get(kind, kind)
+def _kind(annotation: Any) -> str:
+    """Name the type of an option's value; optional and repeatable ones by what one value is."""
+    inner = [_kind(a) for a in get_args(annotation) if a is not type(None)]
+    return inner[0] if inner else {int: "number", float: "number", Path: "path"}.get(annotation, "text")
 
 
 def _default(option: Any) -> str:

@@ -112,8 +112,8 @@ class Answers:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array]) -> "Answers":
         """The inverse of ``arrays``."""
-        known = {name: arrays[name] for name in arrays if name in ("scores", "logits", "usage")}
-        return cls(arrays["status"], arrays["labels"], **known)
+        found = arrays.get
+        return cls(arrays["status"], arrays["labels"], found("scores"), found("logits"), usage=found("usage"))
 
     def arrays(self) -> dict[str, Array]:
         """The numeric columns that exist, by name."""

@@ -164,9 +164,14 @@ class Metered:
             self._transcript.add(self.card, probes, self._shown(part), datetime.now(UTC).isoformat(timespec="seconds"))
 
     def _shown(self, answers: Answers) -> Answers:
-        """Hide the columns that the access does not grant."""
+        """Hide the columns that the access does not grant, and give the others one kind of NaN.
+
+        NaN has many bit patterns: a resumed or replayed run must have the digest of a run in one go.
+        """
         hidden: dict[str, Any] = {name: None for name, needs in STRIPPED.items() if needs not in self.access}
-        return replace(answers, **hidden)
+        floats = {n: getattr(answers, n) for n in ("scores", "logits") if getattr(answers, n) is not None}
+        plain = {n: np.where(np.isnan(column), np.float32(np.nan), column) for n, column in floats.items()}
+        return replace(answers, **{**plain, **hidden})
 
 
 def _transient(error: BaseException) -> bool:

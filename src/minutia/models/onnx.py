@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -219,7 +218,7 @@ def _check_location(location: str, folder: Path | None, spec: str) -> None:
             f"expected external weights beside {spec}, got {location[:120]!r}: "
             "the file points outside its folder, do not trust it"
         )
-    if not os.path.isfile(target) or os.path.getsize(target) > MAX_EXTERNAL_BYTES:
+    if not target.is_file() or target.stat().st_size > MAX_EXTERNAL_BYTES:
         raise ModelError(
             f"expected the weights of {spec} in {location[:120]!r}, got none or too many: copy them beside it"
         )
@@ -233,6 +232,7 @@ def _inside(location: str, folder: Path | None) -> Path | None:
         return None
     try:
         target = (folder / location).resolve()
+        target.is_file()
     except (OSError, RuntimeError):  # a name that is too long, or links in a circle
         return None
     return target if folder.resolve() in target.parents else None
