@@ -250,6 +250,16 @@ def test_a_transcript_is_the_model_that_was_asked(tmp_path):
     assert json.loads(path.read_text().splitlines()[0])["collected"].endswith("+00:00")
 
 
+def test_texts_of_a_hostile_api_are_the_same_live_resumed_and_replayed(tmp_path):
+    def act(call, probes, answer):
+        return Answers(np.zeros(2, np.uint8), np.full(2, -1), text=("\ud800\n\0\u2028", "fine"))
+
+    probes, journal, path = ProbeSet(("a", "b"), ("x", "y")), Memory(), tmp_path / "t.jsonl"
+    inner = Wrapped(act, NgramModel("abc" * 9))
+    live, resumed = (Metered(inner, journal=journal, transcript=path).ask(probes) for _ in range(2))
+    assert live.text == resumed.text == open_model(str(path)).ask(probes).text == ("\ufffd\n\0\u2028", "fine")
+
+
 def test_rows_that_the_model_itself_gives_up_are_asked_again_next_time():
     def act(call, probes, answer):
         return Answers.joined([answer(probes.take(range(len(probes) - 1))), Answers.without(1, Status.FAILED)])

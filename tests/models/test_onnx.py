@@ -395,6 +395,19 @@ def test_outputs_that_are_not_one_row_of_classes_per_input(axis):
         model.ask(PROBES)
 
 
+def test_several_labels_per_input_are_refused():
+    cast = helper.make_node("Cast", ["logits"], ["label"], to=TensorProto.INT64)
+    model = opened(network([cast], [value("label", TensorProto.INT64, ("n", 3))]))
+    with pytest.raises(ModelError, match="expected one label"):
+        model.ask(PROBES)
+
+
+def test_labels_may_stand_in_a_column():
+    column = helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=1)
+    model = opened(network([column], [value("label", TensorProto.INT64, ("n", 1))]))
+    assert model.ask(PROBES).labels.tolist() == EXPECTED.labels.tolist() and Access.SCORES not in model.access
+
+
 def test_a_model_that_always_fails_is_one_clear_sentence_behind_a_meter():
     shape = {**dict(TOY.tensors()), "shape": np.array([5, 77], np.int64)}
     nodes = [helper.make_node("Reshape", ["x", "shape"], ["r"]), helper.make_node("Gemm", ["r", "w0"], ["y"])]

@@ -18,7 +18,7 @@ from minutia.core.journal import Journal
 from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
 from minutia.models import one_line
-from minutia.models.replay import Transcript, answer_fields, answers_from, parsed_answer
+from minutia.models.replay import Transcript, answer_fields, answers_from, parsed_answer, readable
 
 ANSWERING = Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.TEXT | Access.LOGPROBS | Access.USAGE
 """What can be seen by asking; gradients, weights and training are not handed through a meter."""
@@ -164,14 +164,15 @@ class Metered:
             self._transcript.add(self.card, probes, self._shown(part), datetime.now(UTC).isoformat(timespec="seconds"))
 
     def _shown(self, answers: Answers) -> Answers:
-        """Hide the columns that the access does not grant, and give the others one kind of NaN.
+        """Hide the columns that the access does not grant, and bring the others to one form.
 
-        NaN has many bit patterns: a resumed or replayed run must have the digest of a run in one go.
+        A resumed or replayed run must have the digest of a run in one go, and NaN has many bit patterns.
         """
         hidden: dict[str, Any] = {name: None for name, needs in STRIPPED.items() if needs not in self.access}
         floats = {n: getattr(answers, n) for n in ("scores", "logits") if getattr(answers, n) is not None}
-        plain = {n: np.where(np.isnan(column), np.float32(np.nan), column) for n, column in floats.items()}
-        return replace(answers, **{**plain, **hidden})
+        plain = {n: np.asarray(np.where(np.isnan(c), np.nan, c), np.float32) for n, c in floats.items()}
+        text = None if answers.text is None else tuple(map(readable, answers.text))
+        return replace(answers, **{"text": text, **plain, **hidden})
 
 
 def _transient(error: BaseException) -> bool:

@@ -29,6 +29,7 @@ SCORES = ("tensor(float)", "tensor(double)", "tensor(float16)")
 LABELS = ("tensor(int64)", "tensor(int32)")
 FLOATS = (1, 10, 11, 16)
 """TensorProto types float, float16, double and bfloat16."""
+MAX_THREADS = 1024
 PILOT_ROWS, PILOT_SIDE, PILOT_SIZE = 4, 32, 2**22
 
 
@@ -76,7 +77,7 @@ class OnnxModel:
         if not len(inputs):
             return Answers.without(0, Status.OK)
         size = self._batch or len(inputs)
-        return self._answers(np.concatenate([self._run(inputs[i : i + size]) for i in range(0, len(inputs), size)]))
+        return self._answers(self._joined([self._run(inputs[i : i + size]) for i in range(0, len(inputs), size)]))
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Floating-point initialisers in the order of the file; quantised integers alone are no weights."""
@@ -147,9 +148,19 @@ class OnnxModel:
             )
         return found[:count]
 
+    def _joined(self, outputs: Sequence[Array]) -> Array:
+        """All rows; every row must have the same shape, and labels must be one per row."""
+        shapes = {o.shape[1:] for o in outputs}
+        if len(shapes) > 1 or (self._gives_labels and math.prod(*shapes) != 1):
+            raise ModelError(
+                f"expected one label or one score per class for each input from {self.spec}, got rows of "
+                f"{sorted(shapes)}: export the model with a single head"
+            )
+        return np.concatenate(outputs)
+
     def _answers(self, outputs: Array) -> Answers:
         if self._gives_labels:
-            return Answers.from_labels(outputs.reshape(len(outputs), -1)[:, 0])
+            return Answers.from_labels(outputs.reshape(-1))
         outputs = outputs.astype(np.float32)
         if outputs.ndim == 2 and self._probabilities is None:
             self._probabilities = _are_probabilities(outputs[np.isfinite(outputs).all(axis=1)])
@@ -270,7 +281,7 @@ def _weights(proto: Any) -> list[Any]:
 def _session(source: str | bytes, threads: int, spec: str) -> Any:
     runtime = _runtime()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = min(threads, MAX_THREADS), 1
     options.log_severity_level = 4  # errors come back as exceptions; a hostile file does not write to the terminal
     try:
         # The runtime prints some errors to stdout, which belongs to our result; a file may not configure it either.

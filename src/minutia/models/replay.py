@@ -98,9 +98,9 @@ class ReplayModel:
         return self._chosen(same or named, probe)
 
     def _chosen(self, rows: Sequence[Recorded], probe: Probe) -> Plain | None:
-        """Choose by sampling, then by id: several samples of one question are told apart by nothing else."""
-        fit = [r for r in rows if _compatible(r.sampling, probe.sampling)]
-        fit = [r for r in fit if r.prompt_id == probe.id] or fit
+        """Choose by id, then by sampling: several samples of one question are told apart by nothing else."""
+        own = [r for r in rows if r.prompt_id == probe.id] or rows
+        fit = [r for r in own if _compatible(r.sampling, probe.sampling)]
         if (rows and not fit) or any(r.answer != fit[0].answer for r in fit):
             what = f"{len(fit)} different ones" if fit else f"one under {dict(rows[0].sampling)}"
             raise ProtocolError(
@@ -216,6 +216,15 @@ def parsed_answer(fields: Plain) -> dict[str, Any]:
     return {**found, "status": int(Status[named] if named else Status.OK if answered else Status.INVALID)}
 
 
+def readable(text: str) -> str:
+    r"""Replace half surrogates, which JSON can carry and no file or digest can hold.
+
+    >>> readable("caf\u00e9 \ud800") == "caf\u00e9 \ufffd"
+    True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def answers_from(rows: Sequence[Plain | None]) -> Answers:
     """Columns from parsed answers; None stands for a question that brought no answer.
 
@@ -238,7 +247,7 @@ def _columns(response: Plain, usage: object) -> dict[str, Any]:
     if response.get("text") is not None:
         if not isinstance(response["text"], str):
             raise ValueError("a string as text")
-        found["text"] = response["text"]
+        found["text"] = readable(response["text"])
     if "label" in response:
         label = response["label"]
         if label is not None and not _whole(label):
@@ -309,7 +318,7 @@ def _line(card: ModelCard, probes: ProbeSet, answers: Answers, row: int) -> dict
 
 
 def _encoded(fields: Plain) -> bytes:
-    """Write a line in ASCII, so that half surrogates of a hostile API survive the round trip."""
+    """Write a line in ASCII, so that no text of a hostile API can break a line or an encoding."""
     line = json.dumps(fields, allow_nan=False).encode() + b"\n"
     if len(line) > MAX_LINE_BYTES:
         raise ModelError(f"expected answers below {MAX_LINE_BYTES} bytes, got {len(line)}: ask for fewer tokens")
@@ -358,7 +367,8 @@ def _recorded(fields: Plain) -> Recorded:
     if not isinstance(root, str) or not isinstance(prompt, str | list):
         raise ValueError("a string as root, and a text or a list of messages as prompt")
     text = prompt if isinstance(prompt, str) else canonical_json(prompt)
-    return Recorded(fields["model"], root, fields["prompt_id"], text, repeat, sampling, parsed_answer(fields))
+    model, root, name, text = (readable(s) for s in (fields["model"], root, fields["prompt_id"], text))
+    return Recorded(model, root, name, text, repeat, sampling, parsed_answer(fields))
 
 
 def _whole(value: object) -> TypeGuard[int]:

@@ -11,11 +11,10 @@ def digits_cnn() -> "torch.nn.Module":
     from torch import nn
 
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),  # (B, 8, 8, 8)
+        nn.Conv2d(1, 12, 3, padding=1),  # (B, 12, 8, 8)
         nn.ReLU(),
-        nn.Conv2d(8, 16, 3, padding=1),  # (B, 16, 8, 8)
+        nn.Conv2d(12, 16, 3, stride=2, padding=1),  # (B, 16, 4, 4)
         nn.ReLU(),
-        nn.MaxPool2d(2),  # (B, 16, 4, 4)
         nn.Flatten(),
         nn.Linear(256, 48),
         nn.ReLU(),

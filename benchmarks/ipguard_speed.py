@@ -1,0 +1,82 @@
+"""IPGuard crafting in one batch against the loop over single images, same loss, same stopping rule, same threads."""
+
+from collections.abc import Callable
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from minutia.core.digest import Array
+from minutia.methods.classifiers.ipguard import IPGuard, descend
+from minutia.models.torch import TorchModel
+
+
+def compare(model: TorchModel, inputs: Array, seed: int, points: int = 100, repeats: int = 5) -> dict[str, Any]:
+    """CPU seconds of both ways on the same starts and targets, median over repeats taken in turn, one thread each."""
+    import torch
+
+    torch.set_num_threads(1)
+    method, rng = IPGuard(), np.random.default_rng(seed)
+    starts = inputs[rng.choice(len(inputs), points, replace=False)]
+    logits, _ = model.linearise(starts)
+    first = logits.argmax(axis=1)
+    goal = (first + rng.integers(1, logits.shape[1], points)) % logits.shape[1]
+    top = np.sort(logits, axis=1)
+    gap = float(np.quantile(top[:, -1] - top[:, -2], method.margin))
+    parts = (starts, first, goal, gap, method.rate, method.steps)
+    batch, loop = [], []
+    for _ in range(repeats):
+        batch.append(_timed(lambda: _batched(model, *parts)))
+        loop.append(_timed(lambda: _one_by_one(model, *parts)))
+    (moved, reached), (single, single_reached) = _batched(model, *parts), _one_by_one(model, *parts)
+    return {
+        "points": points,
+        "batched_s": float(np.median(batch)),
+        "loop_s": float(np.median(loop)),
+        "ratio": float(np.median(np.array(loop) / np.array(batch))),
+        "ratio_min": float(np.min(np.array(loop) / np.array(batch))),
+        "reached_batched": int(reached.sum()),
+        "reached_loop": int(single_reached.sum()),
+        "largest_difference": float(np.abs(moved - single)[reached & single_reached].max()),
+    }
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = process_time()
+    work()
+    return process_time() - started
+
+
+def _batched(
+    model: TorchModel, starts: Array, first: Array, goal: Array, gap: float, rate: float, steps: int
+) -> tuple[Array, Array]:
+    return descend(model, starts, first, goal, gap, (0.0, 1.0), rate, steps)
+
+
+def _one_by_one(
+    model: TorchModel, starts: Array, first: Array, goal: Array, gap: float, rate: float, steps: int
+) -> tuple[Array, Array]:
+    """The public way: one image, one optimiser, plain autograd, until its loss is 0."""
+    import torch
+
+    moved, reached = [], []
+    for start, i, j in zip(starts, first, goal, strict=True):
+        x = torch.from_numpy(start[None].copy()).requires_grad_(True)
+        adam, done = torch.optim.Adam([x], lr=rate), False
+        others = [c for c in range(10) if c not in (int(i), int(j))]
+        for _ in range(steps):
+            logits = model.module(x)[0]
+            loss = torch.relu(logits[i] - logits[j] + gap) + torch.relu(logits[others].max() - logits[i])
+            if loss.item() == 0:
+                done = True
+                break
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            with torch.no_grad():
+                x.clamp_(0.0, 1.0)
+        moved.append(x.detach().numpy()[0])
+        reached.append(done)
+    return np.stack(moved), np.array(reached)
+
+
