@@ -4,7 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip
+PIP := $(BIN)/python -m pip -qq
 # Several processes run at a time; one thread each keeps them from waiting for one another, and keeps sums in one order.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 VECLIB_MAXIMUM_THREADS=1 NUMEXPR_NUM_THREADS=1
 
@@ -55,14 +55,15 @@ $(VENV)/.pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "minutia needs Python 3.11 or newer as $(PYTHON): install it, or name another with make PYTHON=python3.12" >&2; \
 		exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q --upgrade 'pip>=25.1'
+	@echo "setting up $(VENV); the first time takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
-	$(PIP) install -q -c constraints.txt -e '.[demo]'
+	$(PIP) install -c constraints.txt -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -q -c constraints.txt -e '.[demo,onnx]' --group dev
+	$(PIP) install -c constraints.txt -e '.[demo,onnx]' --group dev
 	@touch $@

@@ -183,16 +183,18 @@ def verify(
     *,
     alpha: float = 0.01,
     early: bool = True,
+    only: Access | None = None,
     max_queries: int = 0,
     journal: Journal | None = None,
     transcript: Path | None = None,
 ) -> Verdict:
     """Was the suspect made from the enrolled model? H0: it was trained without it.
 
-    The suspect is metered: budget, retries, journal and transcript. See ``Method.verify`` for early stopping.
+    The suspect is metered: budget, retries, journal and transcript; ``only`` hides what else it would return.
+    See ``Method.verify`` for early stopping.
     """
     method = catalog.method(fp.method)
-    metered = Metered(suspect, max_queries=max_queries or None, journal=journal, transcript=transcript)
+    metered = Metered(suspect, only=only, max_queries=max_queries or None, journal=journal, transcript=transcript)
     return method.verify(fp, metered, null, alpha=alpha, early=early, budget=max_queries)
 
 

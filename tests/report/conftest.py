@@ -18,7 +18,7 @@ LOOKS = looks_for(COUNT)
 METHOD = "ipguard(innocent=0.1,margin=0.02,oversample=6,probes=100,rate=0.01,steps=300,target='random')@1"
 H0 = "the suspect was trained without my model: it is one more model of the null's population"
 SOURCE = "99 models like torch:minutia.study.architectures:digits_cnn on sklearn:digits?rows=0:900"
-POWER = {kind: 1.0 for kind in THREATS} | {"retrain-last": 8 / 9, "distil": 2 / 9, "extract-labels": 0.0}
+POWER = dict.fromkeys(THREATS, 1.0) | {"retrain-last": 8 / 9, "distil": 2 / 9, "extract-labels": 0.0}
 SURVIVES = dict(zip(THREATS, (1.0, 0.97, 0.9, 0.96, 1.0, 0.95, 0.28, 0.15), strict=True))
 RUNGS = {HARDEST_RUNG: 8, "other architecture, same data": 6, "same architecture, disjoint data": 6}
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -72,7 +72,7 @@ def judged(rate, null, suspect, rng):
     path = path_of(rate, rng)
     beaten = np.flatnonzero((path > null.max(axis=0)) & (path >= 0.6))
     last = int(beaten[0]) if len(beaten) else len(LOOKS) - 1
-    found = dict(suspect=suspect, asked=LOOKS[last], answered=LOOKS[last], look=LOOKS[last], score=float(path[last]))
+    found = dict.fromkeys(("asked", "answered", "look"), LOOKS[last]) | {"suspect": suspect, "score": float(path[last])}
     found["path"] = tuple((n, float(s)) for n, s in zip(LOOKS[: last + 1], path, strict=False))
     found["observation"] = f"sha256:{rng.integers(2**60):064x}"
     if len(beaten):
@@ -95,7 +95,9 @@ def make(seed=0):
     for kind in THREATS:
         for _ in range(3):
             lost = abs(rng.normal(0, 0.01)) + (kind == "prune") * 0.02
-            copy = card(f"{rng.integers(2**40):x}", "owner", ("sha256:owner",), accuracy_lost=lost, agreement=0.99 - lost)
+            copy = card(
+                f"{rng.integers(2**40):x}", "owner", ("sha256:owner",), accuracy_lost=lost, agreement=0.99 - lost
+            )
             suspects.append(("derived", kind, SURVIVES[kind], copy))
     for rung, count in RUNGS.items():
         for _ in range(count):
@@ -113,7 +115,7 @@ def fingerprint(rng):
     labels = rng.integers(0, CLASSES, COUNT)
     owner = ModelCard("sha256:owner", "owner", "recipe")
     seen = Observation(owner, probes.ids, Answers.from_labels(labels), probes.digest)
-    copies = {kind: (seen,) * CONTROLS for kind in THREATS}
+    copies = dict.fromkeys(THREATS, (seen,) * CONTROLS)
     return Fingerprint(
         method=METHOD,
         question="origin",

@@ -99,6 +99,10 @@ class Noise(_WeightAttack):
     source = "Chen et al., IEEE S&P 2022, arXiv 2112.05588"
     strength: float = 0.1
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < np.inf:
+            raise UsageError(f"expected a strength of 0 or more, got {self.strength}")
+
     def change(self, weights: Array, rng: np.random.Generator) -> Array:
         """One independent draw per weight."""
         return weights + rng.normal(0.0, self.strength * float(weights.std()), weights.shape)

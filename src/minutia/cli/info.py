@@ -1,7 +1,7 @@
 """minutia methods|models|attacks|doctor."""
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def methods(as_json: Json = False) -> None:
             "question": cls.question,
             "owner needs": ", ".join(names(cls.owner_needs)),
             "suspect needs": ", ".join(names(cls.suspect_needs)),
-            "default": cls().key,
+            "parameters": _parameters(cls()),
             "source": cls.source,
         }
         for name in catalog.names("methods")
@@ -57,7 +57,7 @@ def attacks(as_json: Json = False) -> None:
             "name": name,
             "kind": cls.kind,
             "needs": ", ".join(names(cls.needs)),
-            "default": cls().key,
+            "parameters": _parameters(cls()),
             "source": cls.source,
         }
         for name in catalog.names("attacks")
@@ -74,23 +74,46 @@ def doctor(as_json: Json = False) -> None:
     from minutia.study.doctor import examine
 
     rows = examine()
-    _listed([{"check": r.check, "state": r.state, "detail": r.detail} for r in rows], as_json)
+    _table([{"check": r.check, "state": r.state, "detail": r.detail} for r in rows], as_json)
     if any(r.state == "broken" for r in rows):
         print("something is broken: see the rows above", file=sys.stderr)  # noqa: T201
         raise typer.Exit(2)
 
 
+def _parameters(plugin: Any) -> str:
+    """Default parameters as they are written in a key."""
+    from minutia.core.keys import key_of
+
+    return key_of(plugin).removeprefix(plugin.name).strip("()").replace(",", ", ") or "none"
+
+
 def _listed(rows: list[dict[str, str]], as_json: bool) -> None:
-    """Rows as a table, or as JSON."""
+    """Rows as JSON, or one block per row: the first field as its name, the others beneath."""
     if as_json:
         from minutia.report.json import dumps
 
         console.put(dumps(rows), None)
         return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    screen = console.stdout()
+    for row in rows:
+        (_, name), *others = row.items()
+        screen.print(Text(name, style="bold"))
+        for label, value in others:
+            screen.print(Padding(Text(f"{label}: {value}"), (0, 0, 0, 4)))
+
+
+def _table(rows: list[dict[str, str]], as_json: bool) -> None:
+    """Short rows as JSON or as one table."""
+    if as_json:
+        _listed(rows, as_json)
+        return
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0] if rows else ():
+    for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*row.values())

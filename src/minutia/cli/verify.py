@@ -34,7 +34,7 @@ def verify(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON verdict here as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Was this suspect made from my model?
+    """Tell whether a suspect was made from my model.
 
     Asks the fingerprint's probes look by look and prints a verdict. Exit code 0 match, 1 no match, 2 error,
     3 inconclusive.
@@ -44,7 +44,6 @@ def verify(
     from minutia import api, catalog
     from minutia.cli.fingerprint import null_path
     from minutia.core.access import Access
-    from minutia.models.metered import Metered
     from minutia.report.json import dumps
     from minutia.report.terminal import print_verdict
     from minutia.storage.files import load_fingerprint
@@ -57,8 +56,6 @@ def verify(
         console.put(dumps(_plan(fp, found.m, max_queries)), None)
         return
     model = catalog.model(suspect)
-    if labels_only:
-        model = Metered(model, only=Access.LABELS)
     with SqliteJournal(journal) if journal else nullcontext() as kept:
         verdict = api.verify(
             fp,
@@ -66,6 +63,7 @@ def verify(
             found,
             alpha=alpha,
             early=early_stop,
+            only=Access.LABELS if labels_only else None,
             max_queries=max_queries,
             journal=kept,
             transcript=transcript,

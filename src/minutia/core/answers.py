@@ -37,8 +37,8 @@ class Response:
 class Answers:
     """n answers as columns; a column that the model does not return is None, never zeros.
 
-    status: (n,) uint8. labels: (n,) int64, -1 where there is none. scores, logits: (n, classes) float32.
-    text: n strings. usage: (n,) tokens or other billed units.
+    status: (n,) uint8. labels: (n,) int64, -1 where there is none or the status is not OK.
+    scores, logits: (n, classes) float32. text: n strings. usage: (n,) tokens or other billed units.
 
     >>> Answers.from_scores(np.array([[0.1, 0.9], [np.nan, 1.0]])).labels.tolist()
     [1, -1]
@@ -50,6 +50,14 @@ class Answers:
     logits: Array | None = None
     text: tuple[str, ...] | None = None
     usage: Array | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {name: column.shape for name, column in self.arrays().items()}
+        rows = {shape[:1] for shape in shapes.values()} | ({(len(self.text),)} if self.text is not None else set())
+        if len(rows) != 1 or len(shapes["status"]) != 1 or len(shapes["labels"]) != 1:
+            raise ModelError(f"expected one status, one label and one row of scores per probe, got columns {shapes}")
+        # A refused, truncated or invalid answer counts as none, whatever came with it.
+        object.__setattr__(self, "labels", np.where(self.status == Status.OK, self.labels, -1))
 
     def __len__(self) -> int:
         return len(self.status)
@@ -186,6 +194,7 @@ class Observation:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the subject, what was asked and every answer; the occasion is not part of it."""
-        header = [self.subject.id, list(self.asked), list(self.answers.text or ()), self.protocol]
+        """Digest of the subject's id and root, what was asked and every answer; the occasion is not part of it."""
+        who = [self.subject.id, self.subject.root]
+        header = [*who, list(self.asked), list(self.answers.text or ()), self.protocol]
         return content_digest(header, self.answers.arrays())

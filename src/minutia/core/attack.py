@@ -7,6 +7,7 @@ from typing import ClassVar, Self, final
 import numpy as np
 
 from minutia.core.access import Access, require
+from minutia.core.errors import UsageError
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
 from minutia.core.model import Model
@@ -34,7 +35,10 @@ class Attack(ABC):
     @classmethod
     def from_key(cls, key: str) -> Self:
         """Build from ``name(parameter=value,…)``."""
-        built: Self = configured(cls, cls.name, split_key(key)[1])
+        name, parameters, version = split_key(key)
+        if (name, version) != (cls.name, 1):
+            raise UsageError(f"expected parameters of {cls.name}, got {key!r}: keys of attacks have no other version")
+        built: Self = configured(cls, cls.name, parameters)
         return built
 
     @final

@@ -34,7 +34,7 @@ def array_digest(array: Array) -> str:
     >>> array_digest(np.arange(6).reshape(2, 3)) == array_digest(np.arange(6).reshape(3, 2))
     False
     """
-    plain = np.ascontiguousarray(array)
+    plain = np.asarray(array, order="C")
     little = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
     header = canonical_json([little.dtype.str, list(little.shape)]).encode()
     return sha256(header + b"\0" + little.tobytes())

@@ -5,6 +5,7 @@ MinutiaError
 │   └── UnknownNameError    no method, model kind or attack of that name
 ├── MissingExtraError   an optional dependency is not installed
 ├── ModelError          a model cannot be loaded, or cannot be asked these probes
+│   └── AnswerError         a model raised while answering; asking again may help
 ├── FileError           a file is truncated, altered, foreign or of another format
 ├── NullError           a null that may not be used for this fingerprint
 ├── ProtocolError       an observation made under another protocol
@@ -40,6 +41,10 @@ class MissingExtraError(MinutiaError):
 
 class ModelError(MinutiaError):
     """A model cannot be loaded, or cannot answer probes of this shape."""
+
+
+class AnswerError(ModelError):
+    """A model raised an error while it was answering; asking again may help."""
 
 
 class FileError(MinutiaError):

@@ -86,19 +86,11 @@ def yardstick(method: "Method", fp: Fingerprint, null: Null, lost: frozenset[str
     if not prefixes:
         raise ProtocolError("expected at least one answer that arrived, got none: ask the suspect again")
     sizes = np.array([len(p) for p in prefixes])
-    scale = _scale(_paths(method, fp, fp.reference, prefixes), method.asked_for_floor(sizes))
+    scale = method.scale(_paths(method, fp, fp.reference, prefixes), sizes)
     raw = _strongest_per_root(null, _paths(method, fp, null.observations, prefixes))
     own = _paths(method, fp, fp.controls["owner"], prefixes)[0]
     halfway = (own + raw.mean(axis=0)) / 2 if len(raw) else own
     return Yardstick(method, fp, tuple(looks), tuple(prefixes), scale, raw, scale.transform(raw), halfway)
-
-
-def _scale(spent: Array, asked: Array | None) -> Standardiser:
-    """Scale of each look from the spent models; without them, from the number of asked points alone."""
-    if len(spent) >= 2:
-        return Standardiser.fit(spent, asked=asked)
-    width = spent.shape[1]
-    return Standardiser(np.zeros(width), np.ones(width) if asked is None else 0.5 / np.sqrt(asked))
 
 
 @lru_cache(maxsize=16)
@@ -181,12 +173,7 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
 
 def _check(method: "Method", fp: Fingerprint, observation: Observation, alpha: float) -> None:
     """Refuse what is another experiment."""
-    if not 0 < alpha < 1:
-        raise UsageError(f"expected alpha between 0 and 1, got {alpha}: 0.01 is usual")
-    if method.key != fp.method:
-        raise ProtocolError(f"expected a fingerprint of {method.key}, got {fp.method}: judge with its own method")
-    if method.question != "origin":
-        raise UsageError(f"expected a method for the question 'origin', got {method.question!r}")
+    check_question(method, fp, alpha)
     if observation.protocol != fp.probes.digest:
         raise ProtocolError(
             f"expected an observation of probes {fp.probes.digest[:19]}…, got {observation.protocol[:19]}…: "
@@ -197,6 +184,16 @@ def _check(method: "Method", fp: Fingerprint, observation: Observation, alpha: f
             f"expected answers to the first {fp.schedule[0]} or more probes in their stored order, got "
             f"{len(observation.asked)} in another order: a selection made afterwards voids the p-value"
         )
+
+
+def check_question(method: "Method", fp: Fingerprint, alpha: float) -> None:
+    """Refuse what cannot be judged whatever the answers are: before anybody is asked."""
+    if not 0 < alpha < 1:
+        raise UsageError(f"expected alpha between 0 and 1, got {alpha}: 0.01 is usual")
+    if method.key != fp.method:
+        raise ProtocolError(f"expected a fingerprint of {method.key}, got {fp.method}: judge with its own method")
+    if method.question != "origin":
+        raise UsageError(f"expected a method for the question 'origin', got {method.question!r}")
 
 
 def _answer_flags(fp: Fingerprint, seen: Observation, lost: frozenset[str]) -> list[str]:

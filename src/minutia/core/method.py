@@ -11,13 +11,14 @@ from minutia.core import judge as sealed
 from minutia.core.access import Access, require
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
-from minutia.core.errors import ModelError, UsageError
+from minutia.core.errors import BudgetError, ModelError, UsageError
 from minutia.core.fingerprint import THREATS, Fingerprint, Null
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
 from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
 from minutia.core.verdict import Verdict
+from minutia.stats.sequential import Standardiser
 
 
 class Enrolment(NamedTuple):
@@ -60,7 +61,7 @@ class Method(ABC):
 
     @property
     def key(self) -> str:
-        """Name, every parameter and the version, such as ``ipguard(margin=0.5,probes=100)@1``."""
+        """Name, every parameter and the version, such as ``name(margin=0.5,probes=100)@1``."""
         return f"{key_of(self)}@{self.version}"
 
     @classmethod
@@ -108,16 +109,25 @@ class Method(ABC):
         ``early=False`` asks everything at once; the p-value is then the same or smaller, never another test.
         ``budget`` ends the questions at the last look that fits into it (0: no limit).
         """
+        sealed.check_question(self, fp, alpha)
         null.check(fp)
         looks = [n for n in fp.schedule if not budget or n <= budget]
         if not looks:
             raise UsageError(f"expected a budget of at least {fp.schedule[0]} queries (first look), got {budget}")
         seen: Observation | None = None
+        verdict: Verdict | None = None
         for upto in looks if early and null.m else looks[-1:]:
-            seen = self.observe(fp, suspect, reference=seen, upto=upto)
+            try:
+                seen = self.observe(fp, suspect, reference=seen, upto=upto)
+            except BudgetError:
+                # Retries are paid for as well: what was asked before the hard stop is still a valid look.
+                if verdict is None:
+                    raise
+                return verdict
             verdict = sealed.judge(self, fp, seen, null, alpha=alpha)
             if verdict.outcome == "match":
-                return verdict
+                break
+        assert verdict is not None
         return verdict
 
     @final
@@ -152,9 +162,11 @@ class Method(ABC):
         """Scores (looks,) of growing prefixes of the asked probes; override only to be faster."""
         return np.array([self.score(fp, observation.only(ids)) for ids in prefixes])
 
-    def asked_for_floor(self, sizes: Array) -> Array | None:
-        """Numbers of asked points if the score is a rate over them (gives a binomial variance floor), else None."""
-        return None
+    def scale(self, spent: Array, sizes: Array) -> Standardiser:
+        """The scale of each look, fixed at enrolment from spent models' scores (models, looks); pure."""
+        if len(spent) >= 2:
+            return Standardiser.fit(spent)
+        return Standardiser(np.zeros(len(sizes)), 1 / np.sqrt(sizes))
 
 
 def _observed(model: Model, probes: ProbeSet, protocol: str | None = None) -> Observation:

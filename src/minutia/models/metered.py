@@ -13,7 +13,7 @@ import numpy as np
 from minutia.core.access import Access
 from minutia.core.answers import Answers, Status
 from minutia.core.digest import Array, canonical_json, sha256
-from minutia.core.errors import BudgetError, FileError, MinutiaError, ModelError, UsageError
+from minutia.core.errors import AnswerError, BudgetError, FileError, MinutiaError, ModelError, UsageError
 from minutia.core.journal import Journal
 from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
@@ -84,6 +84,8 @@ class Metered:
             self._record(probes.take(rows[-1]), part)
             parts.append(part)
         if first_error is not None and not self._answered:
+            if isinstance(first_error, ModelError):
+                raise first_error
             raise ModelError(
                 f"expected answers from {self.spec}, got an error for every batch: {one_line(first_error)}; "
                 "check that the model runs and takes these probes"
@@ -94,9 +96,9 @@ class Metered:
         """Ask one batch; after all attempts return FAILED rows and the last error."""
         try:
             answers = self._retried(probes)
-        except MinutiaError:
-            raise  # says on purpose that asking again will not help
         except Exception as error:
+            if not _transient(error):
+                raise
             return Answers.without(len(probes), Status.FAILED), error
         self._answered = self._answered or bool((answers.status != Status.FAILED).any())
         return answers, None
@@ -176,8 +178,8 @@ class Metered:
 
 
 def _transient(error: BaseException) -> bool:
-    """Whether asking again may help: not after our own errors, and never against the user's Ctrl-C."""
-    return isinstance(error, Exception) and not isinstance(error, MinutiaError)
+    """Whether asking again may help: not after most errors of ours, and never against the user's Ctrl-C."""
+    return isinstance(error, AnswerError) or (isinstance(error, Exception) and not isinstance(error, MinutiaError))
 
 
 def _packed(answers: Answers, row: int) -> bytes:

@@ -13,10 +13,10 @@ import numpy as np
 from minutia.core.access import Access
 from minutia.core.answers import Answers
 from minutia.core.digest import Array, content_digest
-from minutia.core.errors import FileError, MissingExtraError, ModelError, UsageError
+from minutia.core.errors import AnswerError, FileError, MinutiaError, MissingExtraError, ModelError, UsageError
 from minutia.core.model import ModelCard, Plan
 from minutia.core.probe import ProbeSet
-from minutia.models import split_spec
+from minutia.models import one_line, split_spec
 
 if TYPE_CHECKING:
     import torch
@@ -105,10 +105,12 @@ class TorchModel:
     def _forward(self, x: "torch.Tensor") -> "torch.Tensor":
         try:
             logits = self.module(x)
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise ModelError(
-                f"expected a model that takes inputs of shape {tuple(x.shape[1:])}, got an error from {self.spec}: "
-                f"{_first_line(error)}; give the suspect the input size of the fingerprint"
+        except MinutiaError:
+            raise
+        except Exception as error:
+            raise AnswerError(
+                f"expected answers to inputs of shape {tuple(x.shape[1:])}, got an error from {self.spec}: "
+                f"{one_line(error)}; check that it runs and takes this input size"
             ) from error
         if not hasattr(logits, "ndim") or logits.ndim != 2:
             shape = tuple(logits.shape) if hasattr(logits, "shape") else type(logits).__name__
@@ -166,7 +168,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         return dict(load_file(path))
     except Exception as error:
         raise FileError(
-            f"expected readable weights in {path}, got {_first_line(error)}: the file is truncated, altered or foreign"
+            f"expected readable weights in {path}, got {one_line(error)}: the file is truncated, altered or foreign"
         ) from error
 
 
@@ -298,10 +300,6 @@ def _card(model: TorchModel) -> ModelCard:
     """A card by content: the digest of the weights names the model and, unless told otherwise, its root."""
     digest = content_digest({"kind": "torch"}, dict(model.tensors()))
     return ModelCard(digest, digest)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _torch() -> Any:

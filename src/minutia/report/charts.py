@@ -13,7 +13,11 @@ from minutia.report.words import OUTCOMES, clean, format_p, format_score, missin
 
 WIDTH, LEFT, RIGHT = 760.0, 168.0, 22.0
 LANE, HEADING, NULL_LANE, AXIS = 36.0, 26.0, 76.0, 44.0
-TITLES = {"derived": "MADE FROM THE OWNER’S MODEL", "unrelated": "INDEPENDENT MODELS", None: "ORIGIN UNKNOWN"}
+TITLES = {
+    "derived": "MADE FROM THE OWNER’S MODEL",
+    "unrelated": "INDEPENDENT MODELS",
+    None: "SUSPECTS OF UNKNOWN ORIGIN",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +43,7 @@ def strip(groups: Sequence[Group], null: NullPaths | None, owner: float | None) 
     seen = [r.verdict.score for g in groups for r in g.rows if not missing(r.verdict.score)]
     scale = _score_scale([*last, *(s for s in seen if s is not None), *([] if owner is None else [owner])])
     top = 40.0 + (NULL_LANE if last else 0.0)
-    lanes, bottom = _lanes(groups, top, lambda row: None if missing(row.verdict.score) else scale(row.verdict.score or 0.0))
+    lanes, bottom = _lanes(groups, top, lambda rows, y: _spread(scale, rows, y))
     lines = []
     if last:
         lines.append(_marker(scale, max(last), 30.0, bottom, f"highest of {len(last)} null models", "null-line"))
@@ -56,7 +60,7 @@ def queries(groups: Sequence[Group], most: int) -> Svg:
     asked = [r.verdict.asked for g in groups for r in g.rows]
     least, most = min([*asked, most]), max([*asked, most])
     scale = Scale(max(least, 1), max(most, 2), LEFT, WIDTH - RIGHT, log=most > 8 * max(least, 1))
-    lanes, bottom = _lanes(groups, 12.0, lambda row: scale(max(row.verdict.asked, 1)))
+    lanes, bottom = _lanes(groups, 0.0, lambda rows, y: _counted(scale, rows, y))
     axis = _axis(scale, bottom, "questions asked until the verdict" + (" (logarithmic)" if scale.log else ""))
     return svg.picture(WIDTH, bottom + AXIS, f"Questions asked until the verdict, {least} to {most}", axis, lanes)
 
@@ -65,23 +69,28 @@ def paths(rows: Sequence[Row], null: NullPaths) -> Svg:
     """Score against questions asked: every suspect a line, the null models as a band behind them."""
     looks = [n for row in rows for n, _ in row.path] + list(null.looks)
     scores = [s for row in rows for _, s in row.path] + [float(s) for s in null.scores.ravel()]
-    x = Scale(min(looks), max(looks), 56.0, WIDTH - RIGHT, log=max(looks) > 8 * min(looks))
     bottom = 330.0
+    x = Scale(min(looks), max(looks), 56.0, WIDTH - RIGHT, log=max(looks) > 8 * min(looks))
     y = _score_scale(scores, bottom, 16.0)
-    ends: dict[tuple[str, int, float], list[str]] = {}
+    axis = _axis(x, bottom, "questions asked" + (" (logarithmic)" if x.log else ""))
+    label = f"Scores at each look of {plural(len(rows), 'suspect')} against {plural(len(null.scores), 'null model')}"
+    lines = [_path(x, y, row) for row in rows if row.path[1:]]
+    return svg.picture(WIDTH, bottom + AXIS, label, axis, _rulers(y), _band(x, y, null), *lines, *_ends(x, y, rows))
+
+
+def _path(x: Scale, y: Scale, row: Row) -> Svg:
+    """One suspect's scores."""
+    kind = "unrelated" if row.truth == "unrelated" else ""
+    return svg.polyline([(x(n), y(s)) for n, s in row.path], f"path {row.verdict.outcome} {kind}".strip())
+
+
+def _ends(x: Scale, y: Scale, rows: Sequence[Row]) -> list[Svg]:
+    """Marks where paths end; counts only where questioning stopped early, because at the right end they would clash."""
+    found: dict[tuple[str, int, float], list[str]] = {}
     for row in rows:
         if row.path:
-            ends.setdefault((row.verdict.outcome, *row.path[-1]), []).append(row.suspect)
-    return svg.picture(
-        WIDTH,
-        bottom + AXIS,
-        f"Scores at each look of {plural(len(rows), 'suspect')} against {plural(len(null.scores), 'null model')}",
-        _axis(x, bottom, "questions asked" + (" (logarithmic)" if x.log else "")),
-        _rulers(y),
-        _band(x, y, null),
-        *(svg.polyline([(x(n), y(s)) for n, s in row.path], f"path {row.verdict.outcome}") for row in rows if row.path[1:]),
-        *(_end(x(n), y(s), outcome, names) for (outcome, n, s), names in ends.items()),
-    )
+            found.setdefault((row.verdict.outcome, *row.path[-1]), []).append(row.suspect)
+    return [_several(x(n), y(s), o, names, counted=n < x.high) for (o, n, s), names in found.items()]
 
 
 def interval(rate: Rate) -> Svg:
@@ -106,13 +115,13 @@ def symbol(outcome: str) -> Svg:
 def _score_scale(scores: Sequence[float], start: float = LEFT, end: float = WIDTH - RIGHT) -> Scale:
     """0 to 1 for rates, else the range of the data."""
     low, high = min(scores, default=0.0), max(scores, default=1.0)
-    if 0 <= low and high <= 1:
+    if low >= 0 and high <= 1:
         return Scale(0.0, 1.0, start, end)
     margin = 0.04 * (high - low) or 1.0
     return Scale(low - margin, high + margin, start, end)
 
 
-def _lanes(groups: Sequence[Group], top: float, place: Callable[[Row], float | None]) -> tuple[Svg, float]:
+def _lanes(groups: Sequence[Group], top: float, draw: Callable[[Sequence[Row], float], Svg]) -> tuple[Svg, float]:
     """One lane per kind, with a heading where the truth changes; returns where they end."""
     parts, y, truth = [], top, "?"
     for group in groups:
@@ -120,10 +129,13 @@ def _lanes(groups: Sequence[Group], top: float, place: Callable[[Row], float | N
             truth = group.truth or ""
             parts.append(svg.text(0, y + 17, TITLES.get(group.truth, TITLES[None]), class_="heading"))
             y += HEADING
-        parts += [_lane_label(group.kind, y + LANE / 2), svg.line(LEFT, y + LANE / 2, WIDTH - RIGHT, y + LANE / 2, "rail")]
-        parts.append(_marks(group.rows, y + LANE / 2, place))
+        parts += [
+            _lane_label(group.kind, y + LANE / 2),
+            svg.line(LEFT, y + LANE / 2, WIDTH - RIGHT, y + LANE / 2, "rail"),
+        ]
+        parts.append(draw(group.rows, y + LANE / 2))
         y += LANE
-    return svg.joined(parts), y
+    return svg.joined(parts), y + 4
 
 
 def _lane_label(kind: str, y: float) -> Svg:
@@ -131,16 +143,27 @@ def _lane_label(kind: str, y: float) -> Svg:
     first, _, second = clean(kind, 48).partition(", ")
     if not second:
         return svg.text(LEFT - 14, y + 4, clean(first, 25), "end")
-    above = svg.text(LEFT - 14, y - 3, clean(first, 25) + ",", "end")
-    return svg.joined([above, svg.text(LEFT - 14, y + 11, clean(second, 25), "end")])
+    above = svg.text(LEFT - 14, y - 4, clean(first, 25) + ",", "end")
+    return svg.joined([above, svg.text(LEFT - 14, y + 12, clean(second, 25), "end")])
 
 
-def _marks(rows: Sequence[Row], y: float, place: Callable[[Row], float | None]) -> Svg:
-    """The marks of one lane; suspects without a number are not drawn."""
-    drawn = [(row, x) for row in rows if (x := place(row)) is not None]
+def _spread(scale: Scale, rows: Sequence[Row], y: float) -> Svg:
+    """Suspects at their scores, those that would hide each other set apart; without a score, none is drawn."""
+    drawn = [(row, scale(s)) for row in rows if (s := row.verdict.score) is not None and not missing(s)]
     aside = svg.stacked([x for _, x in drawn], 9.0, LANE - 12)
     pairs = zip(drawn, aside, strict=True)
     return svg.joined([svg.mark(row.verdict.outcome, x, y + dy, _tooltip(row)) for (row, x), dy in pairs])
+
+
+def _counted(scale: Scale, rows: Sequence[Row], y: float) -> Svg:
+    """Suspects at the questions they took; equals are one mark with a count."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        found.setdefault((row.verdict.outcome, row.verdict.asked), []).append(row.suspect)
+    places = [scale(max(asked, 1)) for _, asked in found]
+    aside = svg.stacked(places, 14.0, LANE - 12)
+    items = zip(found.items(), places, aside, strict=True)
+    return svg.joined([_several(x, y + dy, outcome, names) for ((outcome, _), names), x, dy in items])
 
 
 def _tooltip(row: Row) -> str:
@@ -154,7 +177,9 @@ def _null_lane(scale: Scale, scores: Sequence[float], base: float) -> Svg:
     """The null models as a stack of translucent dots."""
     places = [scale(s) for s in scores]
     lifts = svg.stacked(places, 5.6, NULL_LANE - 26, upwards=True)
-    dots = [svg.tag("circle", cx=x, cy=base + dy - 4, r=2.8, class_="null-dot") for x, dy in zip(places, lifts, strict=True)]
+    dots = [
+        svg.tag("circle", cx=x, cy=base + dy - 4, r=2.8, class_="null-dot") for x, dy in zip(places, lifts, strict=True)
+    ]
     label = svg.text(LEFT - 14, base - 8, plural(len(scores), "null model"), "end", "label strong")
     return svg.joined([label, svg.line(LEFT, base, WIDTH - RIGHT, base, "rail"), *dots])
 
@@ -163,7 +188,9 @@ def _marker(scale: Scale, value: float, y: float, bottom: float, words: str, cla
     """A labelled line at a score, its words on the side that has room."""
     x = scale(value)
     right = x < (LEFT + WIDTH) / 2
-    label = svg.text(x + (5 if right else -5), y, f"{words}: {format_score(value)}", "start" if right else "end", "label strong")
+    label = svg.text(
+        x + (5 if right else -5), y, f"{words}: {format_score(value)}", "start" if right else "end", "label strong"
+    )
     return svg.joined([svg.line(x, y - 10, x, bottom, class_), label])
 
 
@@ -197,9 +224,12 @@ def _band(x: Scale, y: Scale, null: NullPaths) -> Svg:
     return svg.joined([*bands, svg.polyline(middle_line, "median")])
 
 
-def _end(x: float, y: float, outcome: str, names: Sequence[str]) -> Svg:
-    """Where suspects' paths end; equal ends are one mark with a count."""
+def _several(x: float, y: float, outcome: str, names: Sequence[str], *, counted: bool = True) -> Svg:
+    """Suspects at one place as one mark, with their count on the side that has room."""
     shown = ", ".join(clean(n, 30) for n in names[:8]) + (" …" if len(names) > 8 else "")
-    drawn = svg.mark(outcome, x, y, f"{shown}: {OUTCOMES[outcome]}", 6)
-    count = [svg.text(x + 9, y + 4, f"× {len(names)}", class_="label strong")] if len(names) > 1 else []
-    return svg.joined([drawn, *count])
+    drawn = svg.mark(outcome, x, y, f"{shown}: {OUTCOMES[outcome]}")
+    if not counted or len(names) == 1:
+        return drawn
+    aside, anchor = (-10, "end") if x > (LEFT + WIDTH) / 2 else (10, "start")
+    count = svg.text(x + aside, y + 4, f"× {len(names)}", anchor, "label strong halo")
+    return svg.joined([drawn, count])

@@ -72,7 +72,7 @@ class Rate:
     >>> Rate(0, 24).words()
     '0 of 24 (95 % upper bound 12 %)'
     >>> Rate(24, 24).words()
-    '24 of 24 (95 % interval 85 % to 100 %)'
+    '24 of 24 (95 % interval 85–100 %)'
     """
 
     hits: int
@@ -90,7 +90,7 @@ class Rate:
         low, high = self.interval
         if not self.hits:
             return f"95 % upper bound {percent(high, 'up')}"
-        return f"95 % interval {percent(low, 'down')} to {percent(high, 'up')}"
+        return f"95 % interval {percent(low, 'down').removesuffix(' %')}–{percent(high, 'up')}"
 
     def words(self) -> str:
         """Counts with their interval."""

@@ -105,6 +105,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """Return the place of a value; beyond the ends of the axis, its end."""
         low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         share = (at - low) / (high - low) if high > low else 0.5
         return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)

@@ -17,8 +17,8 @@ NULL_KINDS = {
     "none": "none: nothing to compare with, so there is no p-value",
 }
 QUESTIONS = {
-    "origin": "Was this model made from the owner's?",
-    "same": "Is this the same model as the owner's?",
+    "origin": "Was this model made from the owner’s?",
+    "same": "Is this the same model as the owner’s?",
     "integrity": "Is this model unchanged?",
 }
 NOT_INNOCENCE = "Inconclusive is not innocence: the questions asked could not tell."
@@ -66,8 +66,8 @@ def percent(rate: float, rounding: Literal["nearest", "up", "down"] = "nearest")
     places = 1 if rate < 0.1 else 0
     scaled = 100 * rate * 10**places
     # Float noise must not push an exact percentage to the next step.
-    turn = {"nearest": round, "up": lambda x: math.ceil(x - 1e-9), "down": lambda x: math.floor(x + 1e-9)}
-    return f"{turn[rounding](scaled) / 10**places:g} %"
+    turned = {"nearest": round(scaled), "up": math.ceil(scaled - 1e-9), "down": math.floor(scaled + 1e-9)}
+    return f"{turned[rounding] / 10**places:g} %"
 
 
 def points(lost: float | None) -> str:
@@ -77,6 +77,15 @@ def points(lost: float | None) -> str:
     ('1.2', '−0.4', '–')
     """
     return DASH if lost is None or math.isnan(lost) else f"{round(100 * lost, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def share(rate: float | None) -> str:
+    """A rate that may not have been measured.
+
+    >>> share(0.987), share(None)
+    ('99 %', '–')
+    """
+    return DASH if rate is None or math.isnan(rate) else percent(rate)
 
 
 def clean(text: object, limit: int = 60) -> str:

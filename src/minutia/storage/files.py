@@ -14,30 +14,34 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minutia.core.answers import Answers, Observation
-from minutia.core.digest import Array, canonical_json
-from minutia.core.errors import FileError, MinutiaError
+from minutia.core.digest import Array, canonical_json, content_digest
+from minutia.core.errors import FileError, MinutiaError, UsageError
 from minutia.core.fingerprint import FORMAT, Fingerprint, Null
 from minutia.core.model import ModelCard
 from minutia.core.probe import ProbeSet
 
 MAX_BYTES = 4 * 2**30
+FIELDS = ("kind", "format", "digest", "content", "value")
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = True) -> None:
     """Write beside the target, flush to disk, then rename: readers see the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not private:
-            Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if not private:
+                Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise FileError(f"expected to write {path}, got {error.strerror}: choose another place") from error
 
 
 def save_fingerprint(fp: Fingerprint, path: Path) -> None:
@@ -82,29 +86,33 @@ def null_bytes(null: Null) -> bytes:
 def _bytes(kind: str, digest: str, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
     from safetensors.numpy import save
 
-    meta = canonical_json({"format": FORMAT, "kind": kind, "digest": digest, "value": header})
-    plain = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    plain = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
+    fields = {"format": FORMAT, "kind": kind, "digest": digest, "value": header}
+    # The value's digest leaves out what does not change a verdict (dates, sources); the content's leaves out nothing.
+    meta = canonical_json({**fields, "content": content_digest(header, plain)})
     return bytes(save(plain, metadata={"minutia": meta}))
 
 
 def _pack(name: str, seen: Sequence[Observation], arrays: dict[str, Array]) -> dict[str, Any]:
-    """Stack the observations of many models column by column; they all answered the same probes."""
+    """Stack the observations of many models column by column; columns that they do not share stand alone."""
+    if any(o.answers.text is not None for o in seen):
+        raise UsageError("expected answers of classifiers, got texts: this format cannot hold them yet")
     columns = sorted({c for o in seen for c in o.answers.arrays()})
-    shared = [c for c in columns if len({_shape(o, c) for o in seen}) == 1]
+    shared = [c for c in columns if len({_form(o, c) for o in seen}) == 1]
     for column in shared:
         arrays[f"{name}.{column}"] = np.stack([o.answers.arrays()[column] for o in seen])
-    return {
-        "columns": shared,
-        "models": [
-            {"card": o.subject.plain(), "asked": list(o.asked), "protocol": o.protocol, "occasion": o.occasion}
-            for o in seen
-        ],
-    }
+    models = []
+    for row, o in enumerate(seen):
+        alone = {c: a for c, a in o.answers.arrays().items() if c not in shared}
+        arrays |= {f"{name}.{row}.{column}": array for column, array in alone.items()}
+        place = {"asked": list(o.asked), "protocol": o.protocol, "occasion": o.occasion}
+        models.append({"card": o.subject.plain(), **place, **({"columns": sorted(alone)} if alone else {})})
+    return {"columns": shared, "models": models}
 
 
-def _shape(seen: Observation, column: str) -> tuple[int, ...] | None:
+def _form(seen: Observation, column: str) -> tuple[tuple[int, ...], str] | None:
     found = seen.answers.arrays().get(column)
-    return None if found is None else found.shape
+    return None if found is None else (found.shape, found.dtype.str)
 
 
 def _observations(name: str, packed: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[Observation, ...]:
@@ -114,7 +122,10 @@ def _observations(name: str, packed: Mapping[str, Any], arrays: Mapping[str, Arr
         Observation(
             ModelCard.from_plain(item["card"]),
             tuple(item["asked"]),
-            Answers.from_arrays({column: stack[row] for column, stack in stacks.items()}),
+            Answers.from_arrays(
+                {column: stack[row] for column, stack in stacks.items()}
+                | {column: arrays[f"{name}.{row}.{column}"] for column in item.get("columns", ())}
+            ),
             item["protocol"],
             item["occasion"],
         )
@@ -163,8 +174,9 @@ def _load(
         raise FileError(f"expected format {FORMAT}, got {meta['format']} in {path}: upgrade minutia")
     try:
         value = build(meta["value"], arrays)
-        same = value.digest == meta["digest"] and canonical(value) == data
-    except (MinutiaError, LookupError, TypeError, ValueError, AttributeError) as error:
+        intact = content_digest(meta["value"], arrays) == meta["content"]
+        same = intact and value.digest == meta["digest"] and canonical(value) == data
+    except (MinutiaError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise _damaged(path, kind, error) from error
     if not same:
         raise FileError(
@@ -175,11 +187,14 @@ def _load(
 
 
 def _bounded(path: Path, kind: str) -> bytes:
-    if not path.is_file():
-        raise FileError(f"expected a {kind} file, found nothing at {path}: check the path")
-    if path.stat().st_size > MAX_BYTES:
-        raise FileError(f"expected a {kind} of at most {MAX_BYTES >> 30} GiB, got {path}: it is not one of ours")
-    return path.read_bytes()
+    try:
+        if not path.is_file():
+            raise FileError(f"expected a {kind} file, found nothing at {path}: check the path")
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"expected a {kind} of at most {MAX_BYTES >> 30} GiB, got {path}: it is not one of ours")
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"expected a {kind} file that can be read, got {error.strerror}: {path}") from error
 
 
 def _parsed(path: Path, kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -191,7 +206,7 @@ def _parsed(path: Path, kind: str, data: bytes) -> tuple[dict[str, Any], dict[st
         arrays = dict(load(data))
         size = int.from_bytes(data[:8], "little")
         meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["minutia"])
-        return {name: meta[name] for name in ("kind", "format", "digest", "value")}, arrays
+        return {name: meta[name] for name in FIELDS}, arrays
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, kind, error) from error
 

@@ -49,7 +49,10 @@ class ModelStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        (root / "models").mkdir(parents=True, exist_ok=True)
+        try:
+            (root / "models").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"expected a folder for models at {root}, got {error.strerror}: choose another") from error
         self.journal = SqliteJournal(root / "journal.sqlite")
 
     def save_weights(self, model: WeightModel) -> str:
@@ -81,8 +84,11 @@ class ModelStore:
         try:
             body = json.loads(path.read_text())
             entries = [Entry.from_plain(e) for e in body.pop("models")]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"expected a manifest in {path}, got a damaged one ({error}): build it again") from error
+            missing = [name for name in ("rung", "like", "data") if not isinstance(body[name], str)]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            missing = [type(error).__name__]
+        if missing:
+            raise FileError(f"expected a manifest in {path}, got a damaged one ({missing[0]}): build it again")
         return body, entries
 
 

@@ -57,12 +57,12 @@ def run(root: Path, *, method: Method | None = None, seed: int = 0, jobs: int = 
     started = perf_counter()
     told = told or (lambda title: lambda done, total, what: None)
     store = ModelStore(root / "zoo")
-    owner = _owner(store, seed)
-    suspects = _models(store, owner, seed, jobs, told("models"))
+    mine = owner(store, seed)
+    suspects = _models(store, mine, seed, jobs, told("models"))
     recipe = api.Recipe(ARCHITECTURE, OWNER_DATA, PLAN)
     api.build_null(store, recipe, calibrators=CALIBRATORS, spent=SPENT, seed=seed, jobs=jobs)
     fp = api.extract(
-        owner,
+        mine,
         load_dataset(OWNER_DATA),
         method or catalog.method("ipguard"),
         unrelated=store,
@@ -79,7 +79,7 @@ def run(root: Path, *, method: Method | None = None, seed: int = 0, jobs: int = 
     return Result(cases, fp, null, stick.looks, stick.raw, perf_counter() - started)
 
 
-def _owner(store: ModelStore, seed: int) -> Model:
+def owner(store: ModelStore, seed: int) -> Model:
     """The model to protect, opened as a user would open it: architecture and weights file."""
     task = zoo.Task("owner", "owner", ARCHITECTURE, OWNER_DATA, zoo.seed_of(seed, "owner"), PLAN)
     entry = zoo.build(store, [task])[0]

@@ -11,7 +11,7 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model, WeightModel
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, matches
+from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, confidence, matched
 
 BATCH = 128
 """Rows optimised at a time: enough to amortise the overhead, few enough to stay in the processor's cache."""
@@ -34,7 +34,7 @@ class IPGuard(MatchRate):
     Source: Cao, Jia, Gong, "IPGuard", AsiaCCS 2021, arXiv 1910.12903. Screening and ordering are ours.
 
     >>> IPGuard(probes=50).key
-    'ipguard(innocent=0.1,margin=0.1,oversample=12,probes=50,rate=0.01,steps=300,target=\\'random\\')@1'
+    "ipguard(innocent=0.1,margin=0.1,oversample=12,probes=50,rate=0.01,steps=300,target='random')@1"
     """
 
     name = "ipguard"
@@ -54,6 +54,8 @@ class IPGuard(MatchRate):
             raise UsageError(f"expected target random or least-likely, got {self.target!r}")
         if self.probes < 2 or self.oversample < 1 or not 0 <= self.margin <= 1:
             raise UsageError(f"expected probes >= 2, oversample >= 1 and margin in [0, 1], got {self}")
+        if not 0 < self.rate < np.inf or self.steps < 1:
+            raise UsageError(f"expected a positive rate and 1 or more steps, got {self}")
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Craft, store, re-check, screen, order."""
@@ -69,9 +71,10 @@ class IPGuard(MatchRate):
                 f"expected {self.probes} boundary points that survive storage, got {len(points)}: "
                 "give more data, more steps or a smaller margin"
             )
-        innocents = matches([m.ask(numbered(points, {})).labels for m in material.unrelated], labels)
-        copies = material.derived or _noisy_twins(model, rng)
-        kept = matches([m.ask(numbered(points, {})).labels for m in copies], labels)
+        probes = numbered(points, {})
+        innocents = confidence(material.unrelated, probes, labels)
+        # A copy near its boundary is unsure of every probe, so only its label tells; how sure an innocent is tells more.
+        kept = matched(material.derived or _noisy_twins(model, rng), probes, labels)
         order = self._order(bits_per_probe(kept, innocents), innocents, labels, rng)
         return Enrolment(numbered(points[order], {"channel": "array"}), {})
 

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from minutia.core.access import Access
-from minutia.core.answers import Observation
+from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.method import Method
+from minutia.core.model import Model
+from minutia.core.probe import ProbeSet
+from minutia.stats.sequential import Standardiser
+
+RHO = 0.05
+"""Correlation of one innocent model's matches: what they vary by however many points are asked."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +35,54 @@ class MatchRate(Method, ABC):
         """Matching rate at every look, by one running mean over the longest prefix."""
         longest = prefixes[-1] if prefixes else ()
         own = dict(zip(fp.probes.ids, fp.answers.labels, strict=True))
-        same = observation.labels_of(longest) == [own[i] for i in longest]
+        labels = observation.labels_of(longest)
+        same = (labels == [own[i] for i in longest]) & (labels >= 0)
         running = np.cumsum(same) / np.arange(1, len(longest) + 1)
         return running[[len(p) - 1 for p in prefixes]]
 
-    def asked_for_floor(self, sizes: Array) -> Array:
-        """A rate over n points varies at least binomially."""
-        return sizes
+    def scale(self, spent: Array, sizes: Array) -> Standardiser:
+        """Declared variance q(1-q)(1/n + RHO) of a rate over n points, q being the spent models' rate at full length.
+
+        The spent models screened and ordered the probes, so their own early looks are far too quiet to be a scale:
+        the first innocent who is lucky for six probes would set a bar that a perfect copy never reaches.
+        """
+        q = (spent[:, -1].sum() + 0.5) / (len(spent) + 1)
+        return Standardiser(np.full(len(sizes), q), np.sqrt(q * (1 - q) * (1 / sizes + RHO)))
 
 
-def matches(labels: Sequence[Array], own: Array) -> Array:
-    """Which models (rows) match the owner on which probes (columns).
+def matched(models: Sequence[Model], probes: ProbeSet, own: Array) -> Array:
+    """Which models (rows) answer the owner's label to which probes (columns).
 
-    >>> matches([np.array([1, 2])], np.array([1, 3])).tolist()
-    [[True, False]]
+    >>> matched([], ProbeSet(("a",), np.zeros((1, 2))), np.array([0])).shape
+    (0, 1)
     """
-    return np.stack([np.asarray(row) == own for row in labels]) if labels else np.zeros((0, len(own)), bool)
+    return np.array([model.ask(probes).labels == own for model in models]).reshape(len(models), len(own))
+
+
+def confidence(models: Sequence[Model], probes: ProbeSet, own: Array) -> Array:
+    """The score that each model (row) gives to the owner's label of each probe (column); without scores, a match.
+
+    >>> confidence([], ProbeSet(("a",), np.zeros((1, 2))), np.array([0])).shape
+    (0, 1)
+    """
+    rows = [_given(model.ask(probes), own) for model in models]
+    return np.array(rows, dtype=float).reshape(len(models), len(own))
+
+
+def _given(answers: Answers, own: Array) -> Array:
+    if answers.scores is None:
+        return answers.labels == own
+    return np.nan_to_num(answers.scores[np.arange(len(own)), own])
 
 
 def bits_per_probe(copies: Array, innocents: Array) -> Array:
     """Evidence per query in bits: KL of the copies' match rate against the innocents', add-half smoothed.
 
-    ``copies`` (a, n) and ``innocents`` (b, n) are match matrices; source: rule E6 of the evidence notes.
+    ``copies`` (a, n) and ``innocents`` (b, n) are match indicators or probabilities of a match.
 
-    >>> bits_per_probe(np.ones((8, 1), bool), np.zeros((20, 1), bool)).round(2).tolist()
+    Source: Kullback and Leibler, Annals of Mathematical Statistics 22, 1951.
+
+    >>> bits_per_probe(np.ones((8, 1)), np.zeros((20, 1))).round(2).tolist()
     [4.78]
     """
     p = (copies.sum(axis=0) + 0.5) / (len(copies) + 1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.errors import ModelError
+from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import Model
@@ -32,12 +32,17 @@ class NaturalErrors(MatchRate):
 
     probes: int = 100
 
+    def __post_init__(self) -> None:
+        if self.probes < 2:
+            raise UsageError(f"expected 2 or more probes, got {self}")
+
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Collect the owner's errors, held-out ones first, each part by falling confidence."""
         parts = [part for part in (material.held_out, (material.inputs, material.labels)) if part is not None]
         errors = np.concatenate([_errors(model, material.stored(x), y) for x, y in parts])
-        _, first = np.unique(errors.reshape(len(errors), -1), axis=0, return_index=True)
-        errors = errors[np.sort(first)][: self.probes]
+        if len(errors):
+            _, first = np.unique(errors.reshape(len(errors), -1), axis=0, return_index=True)
+            errors = errors[np.sort(first)][: self.probes]
         if len(errors) < 2:
             raise ModelError(
                 f"expected a model that makes mistakes on the given data, got {len(errors)}: "

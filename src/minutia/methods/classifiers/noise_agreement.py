@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minutia.core.errors import UsageError
 from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import Model
@@ -28,6 +29,10 @@ class NoiseAgreement(MatchRate):
     source = "Godinot, Le Merrer, Penzo, Taïani, Trédan, AAAI 2025, arXiv 2412.13021"
 
     probes: int = 500
+
+    def __post_init__(self) -> None:
+        if self.probes < 2:
+            raise UsageError(f"expected 2 or more probes, got {self}")
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Draw the noise, clip it to the valid box, store it as a suspect will receive it."""

@@ -1,0 +1,107 @@
+"""Type-I error of verify on fresh trained innocents, and power per kind of theft, on one seed of the demo's models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minutia import catalog
+from minutia.core.answers import Observation
+from minutia.core.digest import Array
+from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
+from minutia.core.judge import yardstick
+from minutia.core.method import Method
+from minutia.core.model import Model
+from minutia.stats.nulls import redrawn_rate, type_one_bound
+from minutia.storage.data import load_dataset
+from minutia.storage.models import ModelStore
+from minutia.study import demo, zoo
+
+FRESH = 300
+REDRAWS = 400
+ALPHAS = (0.01, 0.05)
+
+
+@dataclass(frozen=True, eq=False)
+class Laboratory:
+    """The demo's models of one seed, and fresh innocents of the deciding rung that nothing else has seen."""
+
+    fp: Fingerprint
+    null: Null
+    suspects: tuple[demo.Case, ...]
+    fresh: tuple[Model, ...]
+
+
+def laboratory(root: Path, method: Method, seed: int, fresh: int = FRESH) -> Laboratory:
+    """Train (or find) everything of one seed."""
+    result = demo.run(root, method=method, seed=seed)
+    store = ModelStore(root / "zoo")
+    tasks = zoo.unrelated_tasks(
+        demo.ARCHITECTURE, demo.OWNER_DATA, fresh, role="fresh", rung=HARDEST_RUNG, plan=demo.PLAN, seed=seed
+    )
+    models = tuple(zoo.open_entry(store, e) for e in zoo.build(store, tasks))
+    return Laboratory(result.fingerprint, result.null, result.cases, models)
+
+
+def type_one(lab: Laboratory, seed: int) -> dict[str, Any]:
+    """False alarms among fresh innocents, looking early and asking all, and the mean over redrawn null sets."""
+    method = catalog.method(lab.fp.method)
+    seen = [Observation(m.card, lab.fp.probes.ids, m.ask(lab.fp.probes), lab.fp.probes.digest) for m in lab.fresh]
+    found: dict[str, Any] = {"innocents": len(seen), "m": lab.null.m}
+    pool = _path_maxima(method, lab, (*lab.null.observations, *seen))
+    last = _last_scores(method, lab, (*lab.null.observations, *seen))
+    for alpha in ALPHAS:
+        early = [method.verify(lab.fp, m, lab.null, alpha=alpha) for m in lab.fresh]
+        whole = [method.judge(lab.fp, o, lab.null, alpha=alpha) for o in seen]
+        found[f"{alpha:g}"] = {
+            "bound": type_one_bound(len(seen), lab.null.m, alpha),
+            "matches_early": sum(v.outcome == "match" for v in early),
+            "matches_all": sum(v.outcome == "match" for v in whole),
+            "rejections_early": sum(v.p_value is not None and v.p_value <= alpha for v in whole),
+            "rejections_last_look": _rejections(last, lab.null.m, alpha),
+            "redrawn_early": redrawn_rate(pool, lab.null.m, alpha, REDRAWS, np.random.default_rng(seed)),
+            "redrawn_last_look": redrawn_rate(last, lab.null.m, alpha, REDRAWS, np.random.default_rng(seed)),
+        }
+    return found
+
+
+def power(lab: Laboratory) -> dict[str, dict[str, Any]]:
+    """Matches and queries per kind of theft; copies that lost more than two points are counted apart."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for case in lab.suspects:
+        lost = case.card.fidelity.get("accuracy_lost", 0.0)
+        entry = kinds.setdefault(case.kind, {"truth": case.truth, "n": 0, "match": 0, "no-match": 0, "queries": []})
+        entry["n"] += 1
+        entry["match"] += case.verdict.outcome == "match"
+        entry["no-match"] += case.verdict.outcome == "no-match"
+        entry["queries"].append(case.verdict.asked)
+        entry.setdefault("lost", []).append(lost)
+    return kinds
+
+
+def baselines(root: Path, names: Sequence[str], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same table for the naive methods, on the same models."""
+    return {name: power(laboratory(root, catalog.method(name), seed, fresh=0)) for name in names}
+
+
+def owner(root: Path, seed: int) -> tuple[Model, Array]:
+    """The owner's model of one seed and its inputs."""
+    return demo.owner(ModelStore(root / "zoo"), seed), load_dataset(demo.OWNER_DATA).inputs
+
+
+def _path_maxima(method: Method, lab: Laboratory, seen: Sequence[Observation]) -> Array:
+    stick = yardstick(method, lab.fp, lab.null, frozenset())
+    return np.array([stick.scale.transform(stick.path(o)).max() for o in seen])
+
+
+def _last_scores(method: Method, lab: Laboratory, seen: Sequence[Observation]) -> Array:
+    return np.array([method.score(lab.fp, o) for o in seen])
+
+
+def _rejections(scores: Array, m: int, alpha: float) -> int:
+    """Rank p-values of the scores after the first m against those."""
+    null, fresh = scores[:m], scores[m:]
+    p = (1 + (null[None] >= fresh[:, None]).sum(axis=1)) / (1 + m)
+    return int((p <= alpha + 1e-12).sum())

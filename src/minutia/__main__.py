@@ -1,0 +1,5 @@
+"""``python -m minutia``."""
+
+from minutia.cli import main
+
+main()
