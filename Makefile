@@ -25,7 +25,7 @@ test-slow: $(VENV)/.dev ## the slow tests: error rates, small studies, real serv
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS)
 
 bench: $(VENV)/.dev ## measure methods against attacks, one seed
-	$(ONE_THREAD) $(BIN)/python -m benchmarks
+	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 1
 
 study: $(VENV)/.dev ## the full measurement over three seeds; takes long
 	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 3

@@ -41,9 +41,6 @@ class Share(Method):
         ]
         return sum(hits) / len(hits)
 
-    def asked_for_floor(self, sizes):
-        return sizes
-
 
 class Scripted:
     """A model that answers probe i with the i-th of the given labels, and keeps count of what it was asked."""

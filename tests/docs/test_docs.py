@@ -1,5 +1,6 @@
 """The documentation is true: pages are current, links lead somewhere, examples run."""
 
+import doctest
 import importlib.util
 import json
 import re
@@ -14,6 +15,7 @@ import pytest
 import minutia
 from minutia import Material, catalog
 from minutia.cli import run
+from minutia.core import errors
 from minutia.models.toy import ToyClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +106,12 @@ def test_the_python_reference_names_everything_public():
     assert not missing
 
 
+def test_the_python_reference_names_every_error():
+    text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
+    there = [n for n, e in vars(errors).items() if isinstance(e, type) and issubclass(e, minutia.MinutiaError)]
+    assert not [name for name in there if f"`{name}`" not in text]
+
+
 def test_the_readme_names_every_built_in_plugin(generator):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     missing = [n for group in catalog.GROUPS for n, _ in generator._built_in(group) if f"`{n}`" not in text]
@@ -191,6 +199,8 @@ def test_python_examples_run(page, folder):
             (folder / title[1]).write_text(body)
         else:
             exec(compile(body, named(page), "exec"), names)
+    for module in [m for m in sys.modules.values() if str(folder) in str(getattr(m, "__file__", ""))]:
+        assert doctest.testmod(module).failed == 0
 
 
 def test_a_transcript_written_as_described_can_be_judged(folder, capsys):

@@ -27,6 +27,7 @@ def demo(
     """
     import os
     from contextlib import ExitStack
+    from datetime import UTC, datetime
 
     from minutia import catalog
     from minutia.report import html, json, terminal
@@ -53,6 +54,8 @@ def demo(
         title="minutia demo: whose digits classifier is this?",
         seconds=result.seconds,
         null_paths=(result.looks, result.null_scores),
+        owner_score=result.owner_score,
+        created=datetime.now(UTC).date().isoformat(),
     )
     write_atomically(page, text.encode(), private=False)
     if as_json:

@@ -11,12 +11,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def canonical_json(value: object) -> str:
-    """Serialise plain data to the one JSON text that stands for it (sorted keys, no spaces, no NaN).
+    """Serialise plain data to the one JSON text that stands for it (sorted keys, ASCII, no spaces, no NaN).
 
     >>> canonical_json({"b": 1, "a": [True, None]})
     '{"a":[true,null],"b":1}'
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def sha256(data: bytes) -> str:

@@ -69,10 +69,12 @@ class TorchModel:
         return logits.detach().numpy(), pull_back
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
-        """Every entry of the state dict that is not a counter."""
+        """Every entry of the state dict that is not a counter; views, so they cannot be written to."""
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
-                yield name, tensor.detach().float().numpy()
+                array = tensor.detach().float().numpy()
+                array.flags.writeable = False
+                yield name, array
 
     def rebuilt(self, weights: Mapping[str, Array]) -> "TorchModel":
         """The same architecture with these weights; missing names keep their value, the root stays."""

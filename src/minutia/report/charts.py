@@ -9,15 +9,11 @@ import numpy as np
 from minutia.report import svg
 from minutia.report.rows import Group, Rate, Row
 from minutia.report.svg import Scale, Svg
-from minutia.report.words import OUTCOMES, clean, format_p, format_score, missing, plural
+from minutia.report.words import OUTCOMES, clean, format_p, format_score, missing, plural, some
 
 WIDTH, LEFT, RIGHT = 760.0, 168.0, 22.0
 LANE, HEADING, NULL_LANE, AXIS = 36.0, 26.0, 76.0, 44.0
-TITLES = {
-    "derived": "MADE FROM THE OWNER’S MODEL",
-    "unrelated": "INDEPENDENT MODELS",
-    None: "SUSPECTS OF UNKNOWN ORIGIN",
-}
+TITLES = {"derived": "MADE FROM THE OWNER’S MODEL", "unrelated": "INDEPENDENT MODELS", None: "ORIGIN UNKNOWN"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,8 +222,7 @@ def _band(x: Scale, y: Scale, null: NullPaths) -> Svg:
 
 def _several(x: float, y: float, outcome: str, names: Sequence[str], *, counted: bool = True) -> Svg:
     """Suspects at one place as one mark, with their count on the side that has room."""
-    shown = ", ".join(clean(n, 30) for n in names[:8]) + (" …" if len(names) > 8 else "")
-    drawn = svg.mark(outcome, x, y, f"{shown}: {OUTCOMES[outcome]}")
+    drawn = svg.mark(outcome, x, y, f"{some(names, 8)}: {OUTCOMES[outcome]}")
     if not counted or len(names) == 1:
         return drawn
     aside, anchor = (-10, "end") if x > (LEFT + WIDTH) / 2 else (10, "start")

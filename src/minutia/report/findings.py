@@ -20,6 +20,7 @@ from minutia.report.words import (
     percent,
     plural,
     sentence,
+    some,
 )
 from minutia.stats.intervals import clopper_pearson
 from minutia.stats.nulls import critical_rank
@@ -75,8 +76,7 @@ def _found(summary: Summary) -> list[str]:
         after = "" if summary.queries is None else f", after a median of {summary.queries:g} questions"
         parts.append(f"{_share(summary.keeping)} copies that keep the owner’s weights matched{after}.")
     if summary.others.of:
-        kinds = ", ".join(clean(k) for k in summary.other_kinds)
-        parts.append(f"{_share(summary.others)} other copies ({kinds}) matched.")
+        parts.append(f"{_share(summary.others)} other copies ({summary.other_kinds}) matched.")
     unknown = [row for row in summary.rows if row.truth is None]
     if unknown:
         parts.append(f"Of {plural(len(unknown), 'suspect')} of unknown origin: {Summary(unknown).counts()}.")
@@ -234,15 +234,11 @@ def raised(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found: dict[str, list[str]] = {}
     for row in rows:
         for flag in row.verdict.flags:
-            found.setdefault(flag, []).append(clean(row.suspect))
+            found.setdefault(flag, []).append(row.suspect)
     return [
-        {"name": clean(f), "about": explained(f), "count": len(who), "suspects": _some(who)} for f, who in found.items()
+        {"name": clean(f), "about": explained(f), "count": len(who), "suspects": some(who, 12)}
+        for f, who in found.items()
     ]
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def all_flags() -> list[dict[str, Any]]:

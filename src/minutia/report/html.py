@@ -128,7 +128,7 @@ def _facts(rows: Sequence[Row], fingerprint: Fingerprint, null: Null) -> list[tu
     return [
         ("fingerprint", fingerprint.digest),
         ("questions (protocol)", fingerprint.probes.digest),
-        *(("null", d) for d in findings.unique(v.null_digest for v in verdicts) or [null.digest]),
+        *(("null", words.clean(d, 100)) for d in findings.unique(v.null_digest for v in verdicts) or [null.digest]),
         ("owner’s model", words.clean(fingerprint.owner.id, 100)),
         ("method", words.clean(fingerprint.method, 400)),
         ("seed", str(fingerprint.seed)),

@@ -14,16 +14,10 @@ SCHEMA = "minutia.demo/1"
 
 def document(rows: Sequence[Row], report: str) -> dict[str, Any]:
     """All verdicts with the truth beside them, where the page lies, and what they add up to."""
-    verdicts = [
-        {
-            "suspect": row.suspect,
-            "truth": row.truth,
-            "kind": row.kind,
-            **row.verdict.plain(),
-            "fidelity": dict(row.fidelity),
-        }
-        for row in rows
-    ]
+    verdicts = []
+    for row in rows:
+        truth = {"suspect": row.suspect, "truth": row.truth, "kind": row.kind}
+        verdicts.append(truth | row.verdict.plain() | truth | {"fidelity": dict(row.fidelity)})
     return {"schema": SCHEMA, "verdicts": verdicts, "report": report, "summary": Summary(rows).plain()}
 
 

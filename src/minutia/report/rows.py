@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from minutia.core.fingerprint import THREATS
 from minutia.core.verdict import Verdict
-from minutia.report.words import missing, percent, plural
+from minutia.report.words import missing, percent, plural, some
 from minutia.stats.intervals import Interval, clopper_pearson, upper_bound_if_none
 
 Truth = Literal["derived", "unrelated"]
@@ -116,9 +116,13 @@ class Summary:
         return [r for r in self.rows if r.truth == "derived"]
 
     @cached_property
+    def _keeping(self) -> list[Row]:
+        return [r for r in self.derived if r.kind in KEEP_WEIGHTS]
+
+    @cached_property
     def keeping(self) -> Rate:
         """Matches among the copies that keep weights."""
-        return self._rate([r for r in self.derived if r.kind in KEEP_WEIGHTS], "match")
+        return self._rate(self._keeping, "match")
 
     @cached_property
     def others(self) -> Rate:
@@ -126,9 +130,9 @@ class Summary:
         return self._rate([r for r in self.derived if r.kind not in KEEP_WEIGHTS], "match")
 
     @property
-    def other_kinds(self) -> tuple[str, ...]:
-        """Kinds of those other copies."""
-        return tuple(g.kind for g in grouped(self.derived) if g.kind not in KEEP_WEIGHTS)
+    def other_kinds(self) -> str:
+        """Kinds of those other copies; who makes copies also names their kinds, so names and list are bounded."""
+        return some([g.kind for g in grouped(self.derived) if g.kind not in KEEP_WEIGHTS], 8)
 
     @cached_property
     def cleared(self) -> Rate:
@@ -147,8 +151,8 @@ class Summary:
 
     @cached_property
     def queries(self) -> float | None:
-        """Median number of queries until a match; None without a match."""
-        asked = [r.verdict.asked for r in self.rows if r.verdict.outcome == "match"]
+        """Median number of queries until a match, over weight-derived copies if there are any; None without a match."""
+        asked = [r.verdict.asked for r in self._keeping or self.rows if r.verdict.outcome == "match"]
         return median(asked) if asked else None
 
     @cached_property
@@ -174,8 +178,7 @@ class Summary:
             median_of = "" if self.queries is None else f", median {self.queries:g} queries"
             parts.append(f"{self.keeping.hits} of {self.keeping.of} weight-derived copies matched{median_of}")
         if self.others.of:
-            kinds = ", ".join(self.other_kinds)
-            parts.append(f"{self.others.hits} of {self.others.of} other copies matched ({kinds})")
+            parts.append(f"{self.others.hits} of {self.others.of} other copies matched ({self.other_kinds})")
         if self.cleared.hits:
             parts.append(f"{self.cleared.hits} of {self.cleared.of} copies wrongly called no match")
         return parts

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, Context
 from typing import Literal
 
@@ -116,6 +117,16 @@ def plural(count: int, noun: str) -> str:
     ('1 query', '6 queries', '2 models')
     """
     return f"{count} {noun}" if count == 1 else f"{count} {re.sub('y$', 'ie', noun)}s"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first of many foreign names.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(clean(name) for name in names[:most]) + more
 
 
 def sentence(verdict: Verdict) -> str:

@@ -49,6 +49,7 @@ class Result:
     null: Null
     looks: tuple[int, ...]
     null_scores: Array
+    owner_score: float
     seconds: float
 
 
@@ -76,7 +77,8 @@ def run(root: Path, *, method: Method | None = None, seed: int = 0, jobs: int = 
     save_null(null, root / "owner.null.safetensors")
     cases = tuple(_case(fp, null, store, entry, i) for i, entry in enumerate(suspects))
     stick = yardstick(catalog.method(fp.method), fp, null, frozenset())
-    return Result(cases, fp, null, stick.looks, stick.raw, perf_counter() - started)
+    own = float(stick.path(fp.controls["owner"][0])[-1])
+    return Result(cases, fp, null, stick.looks, stick.raw, own, perf_counter() - started)
 
 
 def owner(store: ModelStore, seed: int) -> Model:

@@ -45,7 +45,7 @@ class Task:
     @property
     def digest(self) -> str:
         """Digest of everything that changes the result, the data's content included."""
-        parent = self.parent.plain() if self.parent else None
+        parent = self.parent.card.id if self.parent else None
         fields = [self.role, self.kind, self.spec, self.seed, self.plan.plain(), self.attack, parent]
         return sha256(canonical_json([*fields, load_dataset(self.data).digest]).encode())
 
@@ -79,11 +79,23 @@ def unrelated_tasks(spec: str, data: str, count: int, *, role: str, rung: str, p
 
 def derived_tasks(parent: Entry, data: str, attacks: Iterable[str], copies: int, *, role: str, seed: int) -> list[Task]:
     """Copies of one parent, several per attack; data is the attacker's own."""
+    spec = architecture(parent.spec)
     return [
-        Task(role, catalog.attack(key).kind, parent.spec, data, seed_of(seed, role, key, i), Plan(), key, parent)
+        Task(role, catalog.attack(key).kind, spec, data, seed_of(seed, role, key, i), Plan(), key, parent)
         for key in attacks
         for i in range(copies)
     ]
+
+
+def architecture(spec: str) -> str:
+    """A spec without its weights file, which may move while copies of the model stay.
+
+    >>> architecture("torch:nets:small?weights=a.safetensors&train=nets:fit")
+    'torch:nets:small?train=nets:fit'
+    """
+    place, _, query = spec.partition("?")
+    kept = [option for option in query.split("&") if option and not option.startswith("weights=")]
+    return f"{place}?{'&'.join(kept)}" if kept else place
 
 
 def accuracy(model: Model, inputs: Array, labels: Array) -> float:

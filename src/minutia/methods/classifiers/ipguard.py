@@ -73,7 +73,7 @@ class IPGuard(MatchRate):
             )
         probes = numbered(points, {})
         innocents = confidence(material.unrelated, probes, labels)
-        # A copy near its boundary is unsure of every probe, so only its label tells; how sure an innocent is tells more.
+        # Copies are unsure of every probe, so only their labels tell; of innocents, how sure they are tells more.
         kept = matched(material.derived or _noisy_twins(model, rng), probes, labels)
         order = self._order(bits_per_probe(kept, innocents), innocents, labels, rng)
         return Enrolment(numbered(points[order], {"channel": "array"}), {})

@@ -1,0 +1,20 @@
+"""What all tests share: one thread, one deterministic profile for hypothesis, toy models in a folder."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("minutia", deadline=None, max_examples=50, print_blob=True)
+settings.load_profile("minutia")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-goldens", action="store_true", help="write the golden files anew")
+
+
+@pytest.fixture
+def update_goldens(request):
+    return request.config.getoption("--update-goldens")
