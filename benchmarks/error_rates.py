@@ -1,7 +1,7 @@
 """Type-I error of verify on fresh trained innocents, and power per kind of theft, on one seed of the demo's models."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from minutia import catalog
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
-from minutia.core.judge import yardstick
+from minutia.core.judge import Yardstick, yardstick
 from minutia.core.method import Method
 from minutia.core.model import Model
 from minutia.stats.nulls import redrawn_rate, type_one_bound
@@ -20,7 +20,8 @@ from minutia.storage.models import ModelStore
 from minutia.study import demo, zoo
 
 FRESH = 300
-REDRAWS = 400
+REDRAWS = 20_000
+MATCH_REDRAWS = 200
 ALPHAS = (0.01, 0.05)
 
 
@@ -50,8 +51,9 @@ def type_one(lab: Laboratory, seed: int) -> dict[str, Any]:
     method = catalog.method(lab.fp.method)
     seen = [Observation(m.card, lab.fp.probes.ids, m.ask(lab.fp.probes), lab.fp.probes.digest) for m in lab.fresh]
     found: dict[str, Any] = {"innocents": len(seen), "m": lab.null.m}
-    pool = _path_maxima(method, lab, (*lab.null.observations, *seen))
-    last = _last_scores(method, lab, (*lab.null.observations, *seen))
+    stick = yardstick(method, lab.fp, lab.null, frozenset())
+    paths = np.array([stick.path(o) for o in (*lab.null.observations, *seen)])
+    pool, last = stick.scale.transform(paths).max(axis=1), paths[:, -1]
     for alpha in ALPHAS:
         early = [method.verify(lab.fp, m, lab.null, alpha=alpha) for m in lab.fresh]
         whole = [method.judge(lab.fp, o, lab.null, alpha=alpha) for o in seen]
@@ -61,7 +63,8 @@ def type_one(lab: Laboratory, seed: int) -> dict[str, Any]:
             "matches_all": sum(v.outcome == "match" for v in whole),
             "rejections_early": sum(v.p_value is not None and v.p_value <= alpha for v in whole),
             "rejections_last_look": _rejections(last, lab.null.m, alpha),
-            "redrawn_early": redrawn_rate(pool, lab.null.m, alpha, REDRAWS, np.random.default_rng(seed)),
+            "redrawn_matches": _redrawn_matches(stick, paths, alpha, np.random.default_rng(seed)),
+            "redrawn_path": redrawn_rate(pool, lab.null.m, alpha, REDRAWS, np.random.default_rng(seed)),
             "redrawn_last_look": redrawn_rate(last, lab.null.m, alpha, REDRAWS, np.random.default_rng(seed)),
         }
     return found
@@ -91,13 +94,15 @@ def owner(root: Path, seed: int) -> tuple[Model, Array]:
     return demo.owner(ModelStore(root / "zoo"), seed), load_dataset(demo.OWNER_DATA).inputs
 
 
-def _path_maxima(method: Method, lab: Laboratory, seen: Sequence[Observation]) -> Array:
-    stick = yardstick(method, lab.fp, lab.null, frozenset())
-    return np.array([stick.scale.transform(stick.path(o)).max() for o in seen])
-
-
-def _last_scores(method: Method, lab: Laboratory, seen: Sequence[Observation]) -> Array:
-    return np.array([method.score(lab.fp, o) for o in seen])
+def _redrawn_matches(stick: Yardstick, paths: Array, alpha: float, rng: np.random.Generator) -> float:
+    """Mean share of matches over redrawn null sets: calibrators drawn from all innocents, the others judged."""
+    m, rates = len(stick.null), []
+    for _ in range(MATCH_REDRAWS):
+        order = rng.permutation(len(paths))
+        raw, fresh = paths[order[:m]], paths[order[m:]]
+        drawn = replace(stick, raw=raw, null=stick.scale.transform(raw), halfway=(1 + raw.mean(axis=0)) / 2)
+        rates.append(np.mean([drawn.convicts(path, alpha) for path in fresh]))
+    return float(np.mean(rates))
 
 
 def _rejections(scores: Array, m: int, alpha: float) -> int:

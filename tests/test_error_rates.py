@@ -39,8 +39,10 @@ def test_false_alarms_stay_below_the_beta_binomial_bound(found: dict[str, Any], 
 
 @pytest.mark.parametrize("alpha", ["0.01", "0.05"])
 def test_redrawn_null_sets_give_at_most_alpha_on_average(found: dict[str, Any], alpha: str) -> None:
-    assert found[alpha]["redrawn_early"] <= float(alpha)
-    assert found[alpha]["redrawn_last_look"] <= float(alpha)
+    assert found[alpha]["redrawn_matches"] <= float(alpha)
+    # Rejections have exactly this mean where nothing ties; 20,000 redraws leave a standard error below 0.0003.
+    assert found[alpha]["redrawn_path"] <= float(alpha) + 0.001
+    assert found[alpha]["redrawn_last_look"] <= float(alpha) + 0.001
 
 
 def test_weight_copies_match_within_ten_queries_and_innocents_do_not(lab: error_rates.Laboratory) -> None:

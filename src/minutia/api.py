@@ -93,19 +93,21 @@ def extract(
     derived: ModelStore | None = None,
     copies: int = 9,
     attack_data: str = "",
+    threats: tuple[str, ...] = THREATS,
     seed: int = 0,
     jobs: int = 0,
     progress: zoo.Progress | None = None,
 ) -> Fingerprint:
     """Enrol a model: screen with spent models, order with some copies, keep others as controls.
 
-    ``copies`` of each kind of theft are made in ``derived`` (0: none) if the model can be trained; two more of each
+    ``copies`` of each kind of theft in ``threats`` are made in ``derived`` (0: none) if the model can be trained; two more of each
     kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what thieves train on.
     """
     store = derived or unrelated
     made: list[Entry] = []
     if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:
-        made = build_copies(store, model, attack_data or data.spec, copies, seed=seed, jobs=jobs, progress=progress)
+        thief = attack_data or data.spec
+        made = build_copies(store, model, thief, copies, threats=threats, seed=seed, jobs=jobs, progress=progress)
     material = Material(
         data.inputs,
         data.labels,
@@ -116,7 +118,7 @@ def extract(
         levels=data.levels,
         held_out=(data.test_inputs, data.test_labels),
     )
-    return method.extract(model, material, seed=seed)
+    return method.extract(model, material, seed=seed, threats=threats)
 
 
 def build_copies(
@@ -125,26 +127,34 @@ def build_copies(
     data: str,
     copies: int,
     *,
+    threats: tuple[str, ...] = THREATS,
     seed: int = 0,
     jobs: int = 0,
     progress: zoo.Progress | None = None,
 ) -> list[Entry]:
-    """Copies of a model per kind of theft in the default threat list: controls, and a few to order probes with."""
-    tasks = copy_tasks(owner_entry(model), data, copies, seed)
+    """Copies of a model per kind of theft in the threat list: controls, and a few to order probes with."""
+    tasks = copy_tasks(owner_entry(model), data, copies, seed, threats)
     return zoo.build(store, tasks, jobs=jobs, progress=progress)
 
 
-def copy_tasks(owner: Entry, data: str, copies: int, seed: int) -> list[zoo.Task]:
+def copy_tasks(owner: Entry, data: str, copies: int, seed: int, threats: tuple[str, ...] = THREATS) -> list[zoo.Task]:
     """The attacks that make controls and copies for ordering; their seeds never meet."""
-    keeping = [key for key in threat_attacks() if catalog.attack(key).keeps_weights]
-    controls = zoo.derived_tasks(owner, data, threat_attacks(), copies, role="control", seed=seed)
+    keys = threat_attacks(threats)
+    keeping = [key for key in keys if catalog.attack(key).keeps_weights]
+    controls = zoo.derived_tasks(owner, data, keys, copies, role="control", seed=seed)
     return controls + zoo.derived_tasks(owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed)
 
 
-def threat_attacks() -> list[str]:
-    """Installed attacks, with their default parameters, of the kinds that a fingerprint declares as threats."""
+def threat_attacks(threats: tuple[str, ...] = THREATS) -> list[str]:
+    """Installed attacks, with their default parameters, of these kinds of theft; a kind without any is refused."""
     known = [catalog.attack(name) for name in catalog.names("attacks")]
-    return [a.key for kind in THREATS for a in known if a.kind == kind]
+    unknown = set(threats) - {a.kind for a in known}
+    if unknown:
+        raise UsageError(
+            f"expected kinds of theft that an attack makes ({', '.join(sorted({a.kind for a in known}))}), "
+            f"got {sorted(unknown)[0]!r}: 'minutia attacks' lists them"
+        )
+    return [a.key for kind in threats for a in known if a.kind == kind]
 
 
 def owner_entry(model: Model) -> Entry:

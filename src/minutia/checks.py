@@ -108,7 +108,7 @@ def toy_bench() -> Bench:
     """Small trained networks on five overlapping classes of 4x4 images with 256 grey levels."""
     rng = np.random.default_rng(1910)
     labels = rng.integers(0, 5, 480)
-    images = rng.random((5, 1, 4, 4))[labels] + rng.normal(0, 0.25, (480, 1, 4, 4))
+    images = rng.random((5, 1, 4, 4))[labels] + rng.normal(0, 0.4, (480, 1, 4, 4))
     inputs = (np.rint(np.clip(images, 0, 1) * 255) / 255).astype(np.float32)
 
     def trained(seed: int) -> ToyClassifier:

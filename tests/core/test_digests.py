@@ -33,11 +33,8 @@ plain = st.recursive(
 
 def test_known_digests():
     """Pinned, so that no refactoring changes the name of what is stored."""
-    assert canonical_json({"b": [1, 2.5, "ü"], "a": None}) == '{"a":null,"b":[1,2.5,"ü"]}'
-    assert (
-        sha256(b"minutia")
-        == "sha256:a61764c35e45e51fc49a72a36c3ffb3bd4d7e7bf37c2c4b36e36ce8b4e9ad0d6"[:7] + sha256(b"minutia")[7:]
-    )
+    assert canonical_json({"b": [1, 2.5, "ü"], "a": None}) == r'{"a":null,"b":[1,2.5,"\u00fc"]}'
+    assert sha256(b"abc") == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert array_digest(np.array([[1, 2]], "<u1")) == sha256(b'["|u1",[1,2]]\0\x01\x02')
     assert content_digest([1], {"x": np.zeros(1, np.float32)}) == sha256(
         b'{"arrays":{"x":"' + array_digest(np.zeros(1, np.float32)).encode() + b'"},"header":[1]}'
@@ -63,7 +60,7 @@ def test_no_digest_for_what_is_no_number(value):
 def test_layout_and_byte_order_do_not_matter(array):
     digest = array_digest(array)
     assert array_digest(array.copy()) == digest
-    assert array_digest(np.asfortranarray(array)) == digest
+    assert array_digest(np.asarray(array, order="F")) == digest
     assert array_digest(array.astype(array.dtype.newbyteorder(">"))) == digest
 
 
@@ -71,7 +68,7 @@ def test_layout_and_byte_order_do_not_matter(array):
 def test_every_element_dtype_and_shape_matter(array, data):
     digest = array_digest(array)
     assert array_digest(array.reshape(1, *array.shape)) != digest
-    assert array_digest(array.astype(np.float16)) != digest
+    assert array_digest(array.astype(np.complex128)) != digest
     if array.size:
         changed = array.copy().reshape(-1)
         row = data.draw(st.integers(0, array.size - 1))
@@ -127,7 +124,7 @@ CHANGED = {
             "method": "share(probes=13)@1",
             "question": "same",
             "owner": ModelCard("another", "owner"),
-            "probes": OTHER.probes,
+            "probes": None,
             "answers": Answers.from_labels(np.zeros(12, int)),
             "arrays": {"mine": np.arange(4)},
             "controls": {"owner": FINGERPRINT.controls["owner"]},
@@ -156,7 +153,10 @@ def test_another_value_has_another_digest(cls, name):
     value, changes, left_out = CHANGED[cls]
     again = dataclasses.replace(value)
     assert again is not value and again.digest == value.digest
-    other = dataclasses.replace(value, **{name: changes[name]})
+    if (cls, name) == (Fingerprint, "probes"):  # every observation in it must be of the same probes
+        value, other = dataclasses.replace(OTHER, seed=0), fingerprint(controls={"noise": [9]})
+    else:
+        other = dataclasses.replace(value, **{name: changes[name]})
     assert (other.digest == value.digest) == (name in left_out)
 
 
@@ -192,7 +192,7 @@ def test_what_has_no_order_has_one_digest(swap):
         one, two = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
         assert dataclasses.replace(PROBES, protocol=one).digest == dataclasses.replace(PROBES, protocol=two).digest
     elif swap == "spent":
-        turned = frozenset(reversed(sorted(FINGERPRINT.spent)))
+        turned = frozenset(sorted(FINGERPRINT.spent, reverse=True))
         assert dataclasses.replace(FINGERPRINT, spent=turned).digest == FINGERPRINT.digest
     else:
         turned = dict(reversed(FINGERPRINT.controls.items()))

@@ -1,7 +1,6 @@
-"""The promised error rates, and the simulations quoted in rules E2 to E9, each with a fixed seed.
+"""The promised error rates, and simulations of what a wrong rule costs, each with a fixed seed.
 
-"Quoted" are the figures of the method notes; where their settings were not recorded the ones here were
-chosen, and the tolerance says how far the figure depends on them.
+Tolerances say how far a figure depends on the settings chosen here.
 """
 
 import numpy as np
@@ -27,7 +26,7 @@ from minutia.stats import (
 
 LEVELS = (0.1, 0.05, 0.01)
 LOOKS = np.array([10, 20, 30, 40, 51])
-SPREAD = 32  # Beta(.43 * 32, .57 * 32): its binomial accusations are those quoted in E4
+SPREAD = 32  # Beta(.43 * 32, .57 * 32): its binomial accusations are about .14 at .05
 
 
 def assert_valid(ps, *, conservative=False):
@@ -139,7 +138,7 @@ def test_false_alarms_against_one_null_set_stay_below_the_beta_binomial_bound():
     assert betabinom(300, 5, 95).mean() == pytest.approx(alarms.mean(), rel=0.03)
 
 
-# Quoted in E2.
+# The conformal p-value.
 
 
 def test_without_the_plus_one_the_level_doubles():
@@ -160,20 +159,16 @@ def test_an_innocent_exceeds_the_largest_null_as_often_as_the_floor(m, quoted):
     assert rate <= 1 / (m + 1)
 
 
-# Quoted in E4.
+# Binomial tails on natural matches.
 
 
-@pytest.mark.parametrize(
-    ("m", "quoted", "with_largest"), [(6, 0.162, 0.020), (19, 0.143, 0.004), (99, 0.136, 0.001)]
-)
+@pytest.mark.parametrize(("m", "quoted", "with_largest"), [(6, 0.162, 0.020), (19, 0.143, 0.004), (99, 0.136, 0.001)])
 def test_more_nulls_do_not_help_a_binomial(m, quoted, with_largest):
     rng = np.random.default_rng(10)
     matches = betabinom.rvs(51, 0.43 * SPREAD, 0.57 * SPREAD, size=(20_000, m + 1), random_state=rng)
     suspect, null = matches[:, 0], matches[:, 1:] / 51
     assert np.mean(binom.sf(suspect - 1, 51, null.mean(axis=1)) <= 0.05) == pytest.approx(quoted, abs=0.012)
-    assert np.mean(binom.sf(suspect - 1, 51, null.max(axis=1)) <= 0.05) == pytest.approx(
-        with_largest, abs=0.004
-    )
+    assert np.mean(binom.sf(suspect - 1, 51, null.max(axis=1)) <= 0.05) == pytest.approx(with_largest, abs=0.004)
 
 
 def test_the_extrapolated_tail_is_about_right_where_its_assumption_holds():
@@ -184,7 +179,7 @@ def test_the_extrapolated_tail_is_about_right_where_its_assumption_holds():
     assert 0.025 < np.mean(ps <= 0.05) < 0.065
 
 
-# Quoted in E3.
+# Many scores, one p-value.
 
 
 def test_standardising_by_the_nulls_alone_breaks_the_level():
@@ -211,7 +206,7 @@ def test_a_maximum_of_ranks_is_blind_where_the_standardised_one_sees_all(m, quot
     assert np.mean(rank_ps(ranks(tables[:, 20:]).max(axis=2)) <= 0.01) <= quoted + 0.05
 
 
-# Quoted in E5.
+# Combining p-values.
 
 
 def test_fisher_only_over_separate_permutation_groups():
@@ -229,7 +224,7 @@ def test_fisher_only_over_separate_permutation_groups():
     assert np.mean(ps[:, 0] <= 0.05) == pytest.approx(0.044, abs=0.012)
 
 
-# Quoted in E6a.
+# The label e-process.
 
 
 def test_the_label_e_process_rejects_a_true_null_rarely():
@@ -261,7 +256,7 @@ def test_the_label_e_process_one_answer_at_a_time_over_many_lists():
     assert_valid(1 / np.array(evidence), conservative=True)
 
 
-# Quoted in E9.
+# Looking early.
 
 
 def test_repeating_the_plain_p_breaks_the_level_and_the_path_maximum_keeps_it():

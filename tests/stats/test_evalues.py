@@ -1,4 +1,4 @@
-"""Known answers of rules E5 and E6, then the e-process by exact enumeration of every order."""
+"""Known answers, then the e-process by exact enumeration of every order."""
 
 import math
 import sys
@@ -106,9 +106,7 @@ def test_a_null_rate_of_k_in_n_is_a_budget_of_k(k):
     assert k == 49 or path[k] == math.inf
 
 
-@pytest.mark.parametrize(
-    ("total", "hits", "q0"), [(7, 3, 3 / 7), (8, 2, 0.25), (8, 2, 0.4), (8, 7, 0.9), (6, 0, 0.1)]
-)
+@pytest.mark.parametrize(("total", "hits", "q0"), [(7, 3, 3 / 7), (8, 2, 0.25), (8, 2, 0.4), (8, 7, 0.9), (6, 0, 0.1)])
 def test_the_process_is_a_supermartingale_over_all_orders(total, hits, q0):
     """Uniform over every order of a list whose rate is at most q0, the mean is at most 1 at every step."""
     path = label_e_path(every_order([1] * hits + [0] * (total - hits)), total, q0)
@@ -129,7 +127,7 @@ def test_the_running_maximum_reaches_one_over_alpha_rarely(alpha):
 
 
 def test_weighted_items_are_fair_over_all_orders():
-    """E6d: the weights travel with their items, the null bounds the weighted rate."""
+    """The weights travel with their items, the null bounds the weighted rate."""
     weights, hits = np.array([3.0, 1.0, 0.5, 2.0, 1.0, 2.5]), np.array([1, 0, 1, 0, 0, 1])
     orders = np.array(list(permutations(range(6))))
     at = label_e_path(hits[orders], 6, float(weights @ hits / weights.sum()), weights[orders])

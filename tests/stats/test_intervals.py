@@ -1,4 +1,4 @@
-"""Known answers of rule E15, and coverage by summing the binomial."""
+"""Known answers, and coverage by summing the binomial."""
 
 import pytest
 from hypothesis import given
@@ -35,9 +35,7 @@ def test_the_interval_holds_the_rate_and_mirrors(trials, data):
     assert clopper_pearson(trials - successes, trials) == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95), (1, 2, 0)]
-)
+@pytest.mark.parametrize(("successes", "trials", "confidence"), [(3, 2, 0.95), (-1, 2, 0.95), (1, 2, 95), (1, 2, 0)])
 def test_counts_that_are_none_are_refused(successes, trials, confidence):
     with pytest.raises(ValueError, match="got"):
         clopper_pearson(successes, trials, confidence)

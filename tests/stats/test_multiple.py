@@ -1,4 +1,4 @@
-"""Rules E3 and E5: known answers and laws of combining."""
+"""Known answers and laws of combining."""
 
 import math
 
@@ -161,9 +161,7 @@ def test_fisher_known_answers():
     from scipy.stats import combine_pvalues
 
     assert fisher([0.3]) == pytest.approx(0.3)
-    assert fisher([0.01, 0.2, 0.7]) == pytest.approx(
-        combine_pvalues([0.01, 0.2, 0.7], method="fisher").pvalue
-    )
+    assert fisher([0.01, 0.2, 0.7]) == pytest.approx(combine_pvalues([0.01, 0.2, 0.7], method="fisher").pvalue)
     # Two p-values: q (1 - ln q) for their product q.
     assert fisher([0.1, 0.02]) == pytest.approx(0.002 * (1 - math.log(0.002)))
 

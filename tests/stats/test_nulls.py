@@ -1,4 +1,4 @@
-"""Known answers of rule E2 and E4, then laws of the rank p-value."""
+"""Known answers, then laws of the rank p-value."""
 
 import math
 
@@ -66,9 +66,7 @@ def test_no_null_is_no_p():
     assert e_process_p(1e6, m=0) == Significance(None, None, "none")
 
 
-@pytest.mark.parametrize(
-    ("seen", "null"), [(math.nan, [0.1]), (0.1, [math.nan, 0.2]), (math.nan, []), (0.1, [[0.2]])]
-)
+@pytest.mark.parametrize(("seen", "null"), [(math.nan, [0.1]), (0.1, [math.nan, 0.2]), (math.nan, []), (0.1, [[0.2]])])
 def test_what_has_no_rank_is_refused(seen, null):
     with pytest.raises(ValueError, match="expected"):
         rank_p(seen, null)
@@ -280,9 +278,7 @@ def test_redrawn_nulls_find_innocents_of_a_harder_rung():
     assert redrawn_rate(pool, 99, 0.05, 300, rng, tested=pool) == pytest.approx(0.05, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("pool", "redraws"), [(np.zeros(99), 10), (np.zeros(200), 0), (np.zeros((20, 10)), 10)]
-)
+@pytest.mark.parametrize(("pool", "redraws"), [(np.zeros(99), 10), (np.zeros(200), 0), (np.zeros((20, 10)), 10)])
 def test_a_pool_that_leaves_nobody_to_test_is_refused(pool, redraws):
     with pytest.raises(ValueError, match="redraws"):
         redrawn_rate(pool, 99, 0.05, redraws, np.random.default_rng(0))

@@ -68,9 +68,7 @@ def test_running_max_known_answer():
     assert running_max([[0.0, 2.0, 1.0], [3.0, 1.0, 4.0]]).tolist() == [[0.0, 2.0, 2.0], [3.0, 3.0, 4.0]]
 
 
-@pytest.mark.parametrize(
-    ("seen", "null"), [([], [[1.0]]), ([1.0, 2.0], [[1.0]]), ([[1.0]], [[1.0]]), ([1.0], [1.0])]
-)
+@pytest.mark.parametrize(("seen", "null"), [([], [[1.0]]), ([1.0, 2.0], [[1.0]]), ([[1.0]], [[1.0]]), ([1.0], [1.0])])
 def test_paths_that_do_not_fit_are_refused(seen, null):
     with pytest.raises(ValueError, match="expected"):
         path_p(seen, null)
@@ -125,9 +123,7 @@ def test_a_path_so_far_is_standardised_by_its_looks():
 
 
 def test_columns_are_stacked():
-    stacked = Standardiser.stack(
-        [Standardiser(np.zeros(2), np.ones(2)), Standardiser(np.ones(2), np.full(2, 4.0))]
-    )
+    stacked = Standardiser.stack([Standardiser(np.zeros(2), np.ones(2)), Standardiser(np.ones(2), np.full(2, 4.0))])
     assert stacked.transform([[1.0], [5.0]]).tolist() == [[1.0], [1.0]]
 
 

@@ -29,6 +29,9 @@ def extract(
     ] = None,
     derived: Annotated[Path | None, typer.Option(help="Where stored copies are made; default: --unrelated.")] = None,
     copies: Annotated[int, typer.Option(min=0, help="Stored copies per kind of theft, 0 for none.")] = 9,
+    threats: Annotated[
+        str, typer.Option(help="Kinds of theft to rule out before 'no match', by comma; default: all that are known.")
+    ] = "",
     attack_data: Annotated[str, typer.Option(help="Data that thieves train on; default: --data.")] = "",
     seed: Annotated[int, typer.Option(help="Same seed, same digest.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for making copies, 0 for one per core.")] = 0,
@@ -40,7 +43,9 @@ def extract(
     Crafts probes, stores the owner's answers and those of copies made for control, and writes the null beside it.
     """
     from minutia import api, catalog
+    from minutia.core.access import Access
     from minutia.core.errors import FileError
+    from minutia.core.fingerprint import THREATS
     from minutia.report.json import dumps
     from minutia.storage.data import load_dataset
     from minutia.storage.files import save_fingerprint, save_null
@@ -52,6 +57,12 @@ def extract(
     if dry_run:
         console.put(dumps(_plan(chosen.key, owner.spec, dataset, copies, unrelated, derived)), None)
         return
+    if unrelated is None:
+        console.say("no --unrelated: the probes are not screened and there is no null beside the fingerprint")
+    if copies and not (unrelated or derived):
+        console.say("no copies for control: name a store for them with --derived or --unrelated")
+    elif copies and Access.TRAIN not in owner.access:
+        console.say(f"no copies for control: {owner.spec} cannot be trained, so nothing will be ruled out")
     stores = {name: ModelStore(path) if path else None for name, path in (("u", unrelated), ("d", derived))}
     with console.progress("copies") as told:
         fp = api.extract(
@@ -62,6 +73,7 @@ def extract(
             derived=stores["d"],
             copies=copies,
             attack_data=attack_data,
+            threats=tuple(t.strip() for t in threats.split(",")) if threats else THREATS,
             seed=seed,
             jobs=jobs,
             progress=told,

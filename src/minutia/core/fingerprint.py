@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from minutia.core.answers import Answers, Observation
+from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array, content_digest
-from minutia.core.errors import NullError, ProtocolError
+from minutia.core.errors import NullError, ProtocolError, UsageError
 from minutia.core.model import ModelCard
 from minutia.core.probe import ProbeSet
 
@@ -50,6 +50,19 @@ class Fingerprint:
     binds: tuple[str, ...]
     seed: int
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        looks = (0, *self.schedule)
+        stored = [*self.reference, *(o for some in self.controls.values() for o in some)]
+        fine = {
+            "answers to all probes": len(self.answers) == len(self.probes),
+            "looks that grow to the last probe": looks[-1] == len(self.probes) and list(looks) == sorted(set(looks)),
+            "the owner's model asked again": bool(self.controls.get("owner")),
+            "stored models that answered its probes": all(_answered(o, self.probes) for o in stored),
+        }
+        missing = [what for what, found in fine.items() if not found]
+        if missing:
+            raise UsageError(f"expected a fingerprint with {missing[0]}, got one without: extract it again")
 
     def header(self) -> dict[str, Any]:
         """Everything but arrays and observations, as plain data."""
@@ -116,6 +129,11 @@ class Null:
                     f"expected a null observed with probes {fingerprint.probes.digest[:19]}…, got "
                     f"{seen.protocol[:19]}…: run 'minutia null observe' for this fingerprint"
                 )
+            if seen.asked != fingerprint.probes.ids or (seen.answers.status == Status.FAILED).any():
+                raise NullError(
+                    f"expected answers of {seen.subject.id} to all probes, got lost ones: observe it again, "
+                    "what was lost would count as no match and make the p-value too small"
+                )
             if seen.subject.root in fingerprint.spent:
                 raise NullError(
                     f"expected calibrators that took no part in crafting, got spent model {seen.subject.root}: "
@@ -143,3 +161,7 @@ class Null:
         fresh = tuple(o for o in other.observations if o.digest not in known)
         sources = self.source if self.source == other.source else f"{self.source}; {other.source}"
         return Null(self.kind, self.observations + fresh, self.rung, sources)
+
+
+def _answered(seen: Observation, probes: ProbeSet) -> bool:
+    return seen.asked == probes.ids and seen.protocol == probes.digest

@@ -96,7 +96,13 @@ def yardstick(method: "Method", fp: Fingerprint, null: Null, lost: frozenset[str
 @lru_cache(maxsize=16)
 def powers(stick: Yardstick, alpha: float) -> Mapping[str, float]:
     """Share of the stored copies of each kind that would be convicted at this level."""
-    return {kind: _power(stick, copies, alpha) for kind, copies in stick.fp.controls.items()}
+    kinds = sorted(stick.fp.controls, key=lambda kind: (_place(stick.fp.threats, kind), kind))
+    return {kind: _power(stick, stick.fp.controls[kind], alpha) for kind in kinds}
+
+
+def _place(threats: Sequence[str], kind: str) -> int:
+    """Kinds are told in the order of the threat list, whatever file the fingerprint came from."""
+    return threats.index(kind) if kind in threats else len(threats)
 
 
 def _paths(
@@ -256,10 +262,10 @@ def _ruled_out(
         return ()
     last, mine = len(path) - 1, path[-1]
     found = []
-    for kind, copies in stick.fp.controls.items():
-        if kind == "owner" or power[kind] < BLIND_BELOW:
+    for kind, share in power.items():
+        if kind == "owner" or share < BLIND_BELOW:
             continue
-        scores = _paths(stick.method, stick.fp, copies, stick.prefixes[last : last + 1])[:, 0]
+        scores = _paths(stick.method, stick.fp, stick.fp.controls[kind], stick.prefixes[last : last + 1])[:, 0]
         if (1 + np.sum(np.round(scores, 9) <= np.round(mine, 9))) / (1 + len(scores)) <= RULED_OUT_AT + 1e-12:
             found.append(kind)
     return tuple(found)

@@ -47,7 +47,7 @@ def looks_for(count: int) -> tuple[int, ...]:
 class Method(ABC):
     """One way to fingerprint. Fields are parameters; every parameter that changes a result is in ``key``.
 
-    Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``spread_floor``. Outcome, refusals,
+    Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``scale``. Outcome, refusals,
     budgets and wording are decided in one place, so that no method marks its own homework.
     """
 
@@ -77,8 +77,13 @@ class Method(ABC):
         return built
 
     @final
-    def extract(self, model: Model, material: Material, *, seed: int = 0) -> Fingerprint:
-        """Enrol a model: craft probes, record the owner's, the spent models' and the controls' answers."""
+    def extract(
+        self, model: Model, material: Material, *, seed: int = 0, threats: tuple[str, ...] = THREATS
+    ) -> Fingerprint:
+        """Enrol a model: craft probes, record the owner's, the spent models' and the controls' answers.
+
+        ``threats`` are the kinds of copy that a verdict must rule out before it may say no match.
+        """
         require(self.name, self.owner_needs, model.spec, model.access)
         rng = np.random.default_rng(seed)
         enrolled = self.enrol(model, material, rng)
@@ -95,7 +100,7 @@ class Method(ABC):
             reference=tuple(_observed(m, probes) for m in material.unrelated),
             spent=frozenset(m.card.root for m in material.unrelated),
             schedule=looks_for(len(probes)),
-            threats=THREATS,
+            threats=threats,
             binds=("content", "order", *sorted(probes.protocol)),
             seed=seed,
         )

@@ -135,7 +135,7 @@ def label_e_path(matches: ArrayLike, total: int, q0: float, weights: ArrayLike |
         W   <- W (1 + lam (x_t - mu_t) / mu_t)   averaged over lam = .25, .5, .75, .95
 
     No bet is placed while mu_t >= 1; a match at mu_t <= 0 refutes H0 outright and makes the e-value infinite.
-    With `weights` (E6d), x_t = w_t * match and H0 bounds the weighted rate, sum w x / sum w <= q0.
+    With `weights`, x_t = w_t * match and H0 bounds the weighted rate, sum w x / sum w <= q0.
 
     `matches` has shape (..., n), n <= total, in the order of asking; `weights` (total,) or (..., total) in
     that order too, fixed in advance; the result has shape (..., n). Raises ValueError where they do not fit.
@@ -146,7 +146,7 @@ def label_e_path(matches: ArrayLike, total: int, q0: float, weights: ArrayLike |
     array([1.6125,    inf])
 
     References: I. Waudby-Smith and A. Ramdas, Estimating means of bounded random variables by betting, J.
-    Roy. Stat. Soc. B 86(1), 2024 (sampling without replacement); rules E6a and E6d of the method notes.
+    Roy. Stat. Soc. B 86(1), 2024 (sampling without replacement).
     """
     hits, items = np.atleast_1d(np.asarray(matches)), _item_weights(weights, total, q0)
     n = hits.shape[-1]

@@ -1,4 +1,4 @@
-"""Many scores or many p-values, one answer (rules E2, E3 and E5).
+"""Many scores or many p-values, one answer.
 
 Never sum z-scores, weight by hand, or take a harmonic mean of p-values: none of them keeps its level.
 """
@@ -51,7 +51,7 @@ def joint_maximum(
     0.25
 
     References: P. H. Westfall and S. S. Young, Resampling-Based Multiple Testing, Wiley 1993 (the joint
-    maximum); rule E3 of the method notes.
+    maximum).
     """
     if not np.size(null):
         return Significance(None, None, "none")

@@ -1,8 +1,7 @@
 """Nulls: how often an innocent model would look this similar.
 
 A similarity is not evidence. Each function here says what H0 is, returns a `Significance` with the smallest
-p-value that its null could give, and says of which kind the null is, because only some kinds may decide
-(rules E1-E4 of the method notes).
+p-value that its null could give, and says of which kind the null is, because only some kinds may decide.
 """
 
 import math
@@ -32,7 +31,7 @@ class Significance:
     kind: `exact` and `rank` decide; `assumed` decides with a measured Type-I error on file;
         `extrapolated` is shown and never decides; `none` is the absence of a null.
     e_value: the same evidence as an e-value, where it has one.
-    full_error: probability of a false accusation where two sources of error add (the label e-process, E6a).
+    full_error: probability of a false accusation where two sources of error add (the label e-process).
     measured_bound: upper bound on the Type-I error that was measured for an assumed null.
     Raises ValueError for numbers that contradict each other.
 
@@ -139,7 +138,7 @@ def exact_binomial(hits: int, n: int, rate: float) -> Significance:
 
     H0: the suspect was made without knowledge of n labels that the owner drew at random, each matched with
     probability `rate`. Only for labels from a committed seed: innocents share natural labels and match far
-    above 1/classes (27 of 27 accused, E4). Raises ValueError for impossible counts or a rate outside (0, 1).
+    above 1/classes. Raises ValueError for impossible counts or a rate outside (0, 1).
 
     >>> exact_binomial(3, 3, 0.5).p
     0.125
@@ -177,7 +176,7 @@ def extrapolated_beta_binomial(
     """Return the upper tail of a beta-binomial fitted to m null models: shown, never decides.
 
     H0: the suspect's match rate is drawn from a Beta distribution, as the null models' are. Their spread
-    beyond the binomial's is why binomial tails accuse innocents (.14 at .05, E4), so it is estimated (by
+    beyond the binomial's is why binomial tails accuse innocents (.14 at .05 in the slow tests), so it is estimated (by
     moments); the tail beyond the largest null is still a guess. `null_hits` has shape (m,), out of `null_n`
     (m,) answers, by default n. Raises ValueError for counts that are none, or fewer than 2 models or answers.
 

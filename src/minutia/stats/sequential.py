@@ -1,4 +1,4 @@
-"""The path test: looking early without paying for it (rule E9).
+"""The path test: looking early without paying for it.
 
 One pre-ordered list of queries, evaluated at looks n_1 < ... < n_L. The suspect's path of standardised
 scores is ranked by its maximum so far among the null models' maxima over their *full* paths, so the error
@@ -21,7 +21,7 @@ class Standardiser:
 
     mean, sd: the scores of *spent* models, shape (L,) per look or (K, L) per column and look. Spent models
     never calibrate, so the transform treats suspect and nulls alike; a mean of the nulls themselves would
-    not (E3: false alarms .075 at .05). Raises ValueError for shapes that differ or an sd that is not
+    not (false alarms .075 at .05). Raises ValueError for shapes that differ or an sd that is not
     positive.
 
     >>> Standardiser(mean=[0.5, 0.5], sd=[0.2, 0.1]).transform([0.7, 0.6]).round(6).tolist()
@@ -112,8 +112,7 @@ def path_p(seen: ArrayLike, null: ArrayLike) -> Significance:
     >>> path_p([1.0], null).p, path_p([1.0, 2.5], null).p
     (0.5, 0.25)
 
-    References: C. Jennison and B. W. Turnbull, Group Sequential Methods, Chapman and Hall 1999 (the looks);
-    rule E9 of the method notes (the null paths).
+    References: C. Jennison and B. W. Turnbull, Group Sequential Methods, Chapman and Hall 1999 (the looks).
     """
     suspect, nulls = np.asarray(seen, dtype=float), _paths(null)
     if suspect.ndim != 1 or not len(suspect) or (len(nulls) and len(suspect) > nulls.shape[1]):

@@ -34,13 +34,22 @@ class Dataset:
         return sha256(canonical_json([array_digest(a) for a in parts]).encode())
 
 
-@lru_cache(maxsize=8)
 def load_dataset(spec: str) -> Dataset:
     """Load ``sklearn:digits`` or ``file.npz``; ``?rows=0:700`` keeps those rows of the training part.
 
     An npz file holds ``x_train, y_train`` and, if it has them, ``x_test, y_test`` (else a fifth is held out);
     uint8 images become float32 in [0, 1] with channels first.
     """
+    try:
+        found = Path(spec.partition("?")[0]).stat()
+        return _loaded(spec, (found.st_mtime_ns, found.st_size))
+    except (OSError, ValueError):  # not a file: a name, or nothing, which is said below
+        return _loaded(spec, (0, 0))
+
+
+@lru_cache(maxsize=8)
+def _loaded(spec: str, stamp: tuple[int, int]) -> Dataset:
+    """Kept between calls, because every task of a zoo asks for it; a file that changed is read again."""
     place, _, query = spec.partition("?")
     rows = _rows(query, spec)
     parts = _digits() if place == "sklearn:digits" else _npz(Path(place))
@@ -87,11 +96,13 @@ def _npz(path: Path) -> _Parts:
         raise FileError(
             f"expected arrays x_train and y_train (or inputs and labels) in {path}, got {', '.join(found) or 'none'}"
         )
-    raw, labels = found[names[0]], found[names[1]].astype(np.int64)
-    if len(raw) != len(labels):
-        raise FileError(f"expected one label per input in {path}, got {len(raw)} inputs and {len(labels)} labels")
+    raw, labels = _pair(found, *names, path)
     if "x_test" in found and "y_test" in found:
-        test, test_labels = found["x_test"], found["y_test"].astype(np.int64)
+        test, test_labels = _pair(found, "x_test", "y_test", path)
+        if test.shape[1:] != raw.shape[1:] or test.dtype != raw.dtype:
+            raise FileError(
+                f"expected x_test like x_train {raw.shape[1:]}, got {test.shape[1:]} {test.dtype} in {path}"
+            )
     else:
         order = np.random.default_rng(0).permutation(len(raw))
         held, kept = order[: len(raw) // 5], order[len(raw) // 5 :]
@@ -102,15 +113,29 @@ def _npz(path: Path) -> _Parts:
     return images, labels, test_images, test_labels, bounds, levels
 
 
+def _pair(found: dict[str, Array], inputs: str, labels: str, path: Path) -> tuple[Array, Array]:
+    """Inputs (n, *shape) of finite numbers, and labels (n,) that count from 0."""
+    x, y = found[inputs], found[labels]
+    if x.ndim < 2 or not x.size or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+        raise FileError(f"expected finite inputs (n, …) as {inputs} in {path}, got {x.dtype} of shape {x.shape}")
+    if y.ndim != 1 or y.dtype.kind not in "fiu" or not ((y >= 0) & (y < 2**31) & (y == np.round(y))).all():
+        raise FileError(f"expected labels 0, 1, … (n,) as {labels} in {path}, got {y.dtype} of shape {y.shape}")
+    if len(x) != len(y):
+        raise FileError(f"expected one label per input in {path}, got {len(x)} inputs and {len(y)} labels")
+    return x, y.astype(np.int64)
+
+
 def _read_npz(path: Path) -> dict[str, Array]:
-    if not path.is_file():
-        raise FileError(f"expected data (sklearn:digits or an .npz file), found nothing at {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise FileError(f"expected at most {MAX_BYTES >> 30} GiB of data, got {path}: give a part of it")
     try:
+        if not path.is_file():
+            raise FileError(f"expected data (sklearn:digits or an .npz file), found nothing at {path}")
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"expected at most {MAX_BYTES >> 30} GiB of data, got {path}: give a part of it")
         with np.load(path, allow_pickle=False) as archive:
             wanted = {"x_train", "y_train", "x_test", "y_test", "inputs", "labels"}
             return {name: archive[name] for name in archive.files if name in wanted}
+    except FileError:
+        raise
     except Exception as error:
         raise FileError(f"expected a readable .npz of plain arrays, got {path}: {error}") from error
 

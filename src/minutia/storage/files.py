@@ -21,7 +21,7 @@ from minutia.core.model import ModelCard
 from minutia.core.probe import ProbeSet
 
 MAX_BYTES = 4 * 2**30
-FIELDS = ("kind", "format", "digest", "content", "value")
+FIELDS = {"kind": str, "format": int, "digest": str, "content": str, "value": dict}
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = True) -> None:
@@ -169,7 +169,7 @@ def _load(
     data = _bounded(path, kind)
     meta, arrays = _parsed(path, kind, data)
     if meta["kind"] != kind:
-        raise FileError(f"expected a {kind} file, got a {meta['kind']} in {path}: pass the other file here")
+        raise FileError(f"expected a {kind} file, got a {meta['kind'][:20]} in {path}: pass the other file here")
     if meta["format"] != FORMAT:
         raise FileError(f"expected format {FORMAT}, got {meta['format']} in {path}: upgrade minutia")
     try:
@@ -206,7 +206,9 @@ def _parsed(path: Path, kind: str, data: bytes) -> tuple[dict[str, Any], dict[st
         arrays = dict(load(data))
         size = int.from_bytes(data[:8], "little")
         meta = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["minutia"])
-        return {name: meta[name] for name in FIELDS}, arrays
+        if not all(isinstance(meta[name], kind) for name, kind in FIELDS.items()):
+            raise TypeError("fields of another type")
+        return meta, arrays
     except (SafetensorError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, kind, error) from error
 

@@ -1,5 +1,7 @@
 """IPGuard: points just across the owner's decision boundary."""
 
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,8 @@ from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, co
 
 BATCH = 128
 """Rows optimised at a time: enough to amortise the overhead, few enough to stay in the processor's cache."""
+GOOD = 0.6
+"""Probes with this share of the best one's evidence are as good as any: turns over facets count more."""
 LEAVE_AT = 0.8
 """Rows that reached loss 0 leave the batch when only this share of it is still going."""
 
@@ -34,7 +38,7 @@ class IPGuard(MatchRate):
     Source: Cao, Jia, Gong, "IPGuard", AsiaCCS 2021, arXiv 1910.12903. Screening and ordering are ours.
 
     >>> IPGuard(probes=50).key
-    "ipguard(innocent=0.1,margin=0.1,oversample=12,probes=50,rate=0.01,steps=300,target='random')@1"
+    "ipguard(innocent=0.1,margin=0.1,oversample=24,probes=50,rate=0.01,steps=300,target='random')@1"
     """
 
     name = "ipguard"
@@ -46,7 +50,7 @@ class IPGuard(MatchRate):
     target: str = "random"
     rate: float = 0.01
     steps: int = 300
-    oversample: int = 12
+    oversample: int = 24
     innocent: float = 0.1
 
     def __post_init__(self) -> None:
@@ -75,7 +79,8 @@ class IPGuard(MatchRate):
         innocents = confidence(material.unrelated, probes, labels)
         # Copies are unsure of every probe, so only their labels tell; of innocents, how sure they are tells more.
         kept = matched(material.derived or _noisy_twins(model, rng), probes, labels)
-        order = self._order(bits_per_probe(kept, innocents), innocents, labels, rng)
+        facets = np.argsort(model.linearise(points)[0], axis=1)[:, :-3:-1]
+        order = self._order(bits_per_probe(kept, innocents), innocents, facets, rng)
         return Enrolment(numbered(points[order], {"channel": "array"}), {})
 
     def craft(
@@ -89,21 +94,32 @@ class IPGuard(MatchRate):
         low, high = material.bounds
         return descend(model, starts, first, goal, gap, (low, high), self.rate * (high - low), self.steps)
 
-    def _order(self, bits: Array, innocents: Array, labels: Array, rng: np.random.Generator) -> Array:
-        """Most informative first, labels taking turns; what innocents match too often only if nothing else is left.
+    def _order(self, bits: Array, innocents: Array, facets: Array, rng: np.random.Generator) -> Array:
+        """Most informative first, facets taking turns; what innocents match too often only if nothing else is left.
 
-        Neighbouring probes with one label lie on one facet and are matched or missed together: turns make the
-        first looks see many facets.
+        Probes on one facet are matched or missed together, so evidence counts double only across facets: each look
+        should see as many as it can. ``facets`` (n, 2) are the owner's label and runner-up of each probe.
         """
         rate = innocents.mean(axis=0) if len(innocents) else np.zeros(len(bits))
-        level = np.round(-bits, 1) + 1e6 * (rate > self.innocent)
-        order = np.lexsort((rng.random(len(bits)), level))
-        turn = np.empty(len(bits), dtype=int)
-        seen: dict[tuple[float, int], int] = {}
-        for row in order:
-            place = (float(level[row]), int(labels[row]))
-            turn[row] = seen[place] = seen.get(place, -1) + 1
-        return order[np.lexsort((turn[order], level[order]))][: self.probes]
+        tier = 2 * (rate > self.innocent) + (bits < GOOD * bits.max())
+        best = np.lexsort((rng.random(len(bits)), -bits, tier))
+        on_facet = _turns(best, list(zip(tier, facets[:, 0], facets[:, 1], strict=True)))
+        by_facet = best[np.lexsort((on_facet[best], tier[best]))]
+        on_label = _turns(by_facet, list(zip(tier, facets[:, 0], strict=True)))
+        return best[np.lexsort((on_label[best], tier[best]))][: self.probes]
+
+
+def _turns(order: Array, groups: Sequence[Hashable]) -> Array:
+    """How many of its own group come before each item in this order.
+
+    >>> _turns(np.array([2, 0, 1]), ["a", "b", "a"]).tolist()
+    [1, 0, 0]
+    """
+    turns, seen = np.zeros(len(order), dtype=int), Counter[Hashable]()
+    for item in order:
+        turns[item] = seen[groups[item]]
+        seen[groups[item]] += 1
+    return turns
 
 
 def descend(

@@ -70,7 +70,7 @@ def confidence(models: Sequence[Model], probes: ProbeSet, own: Array) -> Array:
 
 
 def _given(answers: Answers, own: Array) -> Array:
-    if answers.scores is None:
+    if answers.scores is None or answers.scores.shape[1] <= own.max():  # it does not know all of the owner's classes
         return answers.labels == own
     return np.nan_to_num(answers.scores[np.arange(len(own)), own])
 
@@ -83,7 +83,7 @@ def bits_per_probe(copies: Array, innocents: Array) -> Array:
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22, 1951.
 
     >>> bits_per_probe(np.ones((8, 1)), np.zeros((20, 1))).round(2).tolist()
-    [4.78]
+    [4.79]
     """
     p = (copies.sum(axis=0) + 0.5) / (len(copies) + 1)
     q = (innocents.sum(axis=0) + 0.5) / (len(innocents) + 1)

@@ -17,9 +17,9 @@ class NaturalErrors(MatchRate):
     """Inputs that the owner's model gets wrong; score = share on which the suspect makes the same mistake.
 
     H0: the suspect was trained without the owner's model. No gradients and no crafting, and no screening either:
-    this is the baseline. Innocent models share mistakes (0.43 on average in a small study), so it ranks well and
-    convicts slowly; one over the number of classes is no null for it. Errors are ordered by the owner's confidence
-    where scores are known, taken from held-out inputs first.
+    this is the baseline. Innocent models share mistakes, so it ranks well and convicts slowly; one over the number
+    of classes is no null for it. Errors are ordered by the owner's confidence where scores are known, taken from
+    held-out inputs first.
 
     Source: "Anna Karenina heuristic" in Godinot, Le Merrer, Penzo, Taïani, Trédan, AAAI 2025, arXiv 2412.13021.
 

@@ -1,0 +1,127 @@
+"""The store of models: by content, manifest and journal, damage noticed."""
+
+import json
+import stat
+
+import numpy as np
+import pytest
+
+from minutia.core.errors import FileError
+from minutia.core.model import ModelCard
+from minutia.models.toy import ToyClassifier
+from minutia.storage.models import Entry, ModelStore, load_weights, save_weights
+
+TOY = ToyClassifier.fresh((4, 3, 2), seed=1)
+ENTRY = Entry("calibrator", "a rung", "toy:mlp?sizes=4-3-2", TOY.card, "models/x.safetensors")
+HEADER = {"rung": "a rung", "like": "toy:mlp", "data": "d.npz"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ModelStore(tmp_path / "deep" / "store")
+
+
+def test_weights_are_named_by_their_content(store):
+    name = store.save_weights(TOY)
+    found = load_weights(store.root, name)
+    assert found.keys() == dict(TOY.tensors()).keys()
+    for key, value in TOY.tensors():
+        np.testing.assert_array_equal(found[key], value)
+    path = store.root / name
+    before = path.stat().st_mtime_ns
+    assert save_weights(store.root, dict(reversed(dict(TOY.tensors()).items()))) == name
+    assert path.stat().st_mtime_ns == before, "what is there already is not written again"
+    assert store.save_weights(ToyClassifier.fresh((4, 3, 2), seed=2)) != name
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other weights", "gone"])
+def test_damaged_weights_are_noticed(store, damage):
+    name = store.save_weights(TOY)
+    path = store.root / name
+    data = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "other weights":
+        path.write_bytes((store.root / store.save_weights(ToyClassifier.fresh((4, 3, 2), seed=2))).read_bytes())
+    else:
+        changed = {"flip": data[:-3] + bytes([data[-3] ^ 1]) + data[-2:], "truncate": data[:-1], "empty": b""}
+        path.write_bytes(changed[damage])
+    with pytest.raises(FileError, match="build the model again"):
+        load_weights(store.root, name)
+
+
+def test_every_flipped_byte_of_stored_weights_is_noticed_or_harmless(store):
+    """The header may be spelled otherwise; the tensors that come back are always those of the name."""
+    name = store.save_weights(TOY)
+    path, data = store.root / name, (store.root / name).read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x04]) + data[place + 1 :])
+        try:
+            found = load_weights(store.root, name)
+        except FileError:
+            continue
+        assert all(np.array_equal(found[k], v) for k, v in TOY.tensors())
+
+
+def test_an_entry_comes_back():
+    assert Entry.from_plain(json.loads(json.dumps(ENTRY.plain()))) == ENTRY
+    assert Entry.from_plain(Entry("owner", "owner", "toy:x", ModelCard("a", "b"), None).plain()).weights is None
+
+
+def test_the_manifest_comes_back(store):
+    with pytest.raises(FileError, match="minutia null build"):
+        store.manifest()
+    store.write_manifest({"schema": "minutia.zoo/1", **HEADER}, [ENTRY])
+    header, entries = store.manifest()
+    assert header == {"schema": "minutia.zoo/1", **HEADER} and entries == [ENTRY]
+    assert stat.S_IMODE((store.root / "zoo.json").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "null",
+        '{"rung":"r","like":"l","data":"d"}',
+        '{"rung":"r","like":"l","data":"d","models":7}',
+        '{"rung":"r","like":"l","data":"d","models":[7]}',
+        '{"rung":"r","like":"l","data":"d","models":[{}]}',
+        '{"rung":"r","like":"l","models":[]}',
+        '{"rung":1,"like":"l","data":"d","models":[]}',
+        "[" * 100_000,
+        "\ud800",
+    ],
+    ids=range(13),
+)
+def test_a_damaged_manifest_is_one_sentence(store, text):
+    (store.root / "zoo.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(FileError, match="expected a manifest") as error:
+        store.manifest()
+    assert "\n" not in str(error.value)
+
+
+def test_a_task_is_finished_while_its_weights_are_there(store):
+    entry = Entry("calibrator", "r", "toy:x", TOY.card, store.save_weights(TOY))
+    bare = Entry("owner", "owner", "toy:x", TOY.card, None)
+    store.finish("one", entry)
+    store.finish("two", bare)
+    assert store.finished({"one": 0, "two": 0, "three": 0}) == {"one": entry, "two": bare}
+    (store.root / str(entry.weights)).unlink()
+    assert store.finished({"one": 0, "two": 0}) == {"two": bare}
+
+
+def test_two_stores_of_one_folder_see_each_other(store):
+    other = ModelStore(store.root)
+    store.finish("one", ENTRY)
+    other.finish("two", Entry("spent", "r", "toy:x", TOY.card, None))
+    assert "two" in store.finished({"two": 0})
+
+
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, where):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match="expected a folder for models"):
+        ModelStore(tmp_path / where)
