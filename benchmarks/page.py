@@ -14,7 +14,8 @@ def page(report: dict[str, Any]) -> str:
     parts = [
         "# Measured on digits",
         f"Measured {report['date']}, seeds {', '.join(map(str, report['seeds']))} (parameters were chosen on seeds "
-        "0 to 3, a first version was measured on 10 to 12), scikit-learn's digits, one thread per process. Every seed has its own owner, 99 calibrators, "
+        "0 to 3, a first version was measured on 10 to 12), scikit-learn's digits, one thread per process. "
+        "Every seed has its own owner, 99 calibrators, "
         "20 spent models, copies and innocents. Intervals are Clopper-Pearson, 95 %, over models.",
         "## False alarms",
         *_type_one(runs),
@@ -30,8 +31,8 @@ def _type_one(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield (
         "Fresh innocents trained like the owner's model, that took part in nothing else. The bound is the 97.5 % point "
         "of the beta-binomial distribution of false alarms with one null set. *Rejections* have p <= alpha; *matches* "
-        "are verdicts, which ask more. The last columns are mean rates over redrawn null sets (200 for matches, 20,000 for "
-        "rejections): calibrators drawn anew from all 399 innocents, the others judged."
+        "are verdicts, which ask more. The last columns are mean rates over redrawn null sets (200 for matches, 20,000 "
+        "for rejections): calibrators drawn anew from all 399 innocents, the others judged."
     )
     rows = [
         [

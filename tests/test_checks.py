@@ -34,7 +34,8 @@ def test_every_plug_in_of_the_catalogue_is_checked():
 
 
 @pytest.mark.parametrize(
-    "key", ["ipguard(probes=10,margin=0,target=least-likely)", "ipguard(probes=2)", "natural_errors(probes=3)"]
+    "key",
+    ["ipguard(probes=10,margin=0,oversample=4,target=least-likely)", "ipguard(probes=2)", "natural_errors(probes=3)"],
 )
 def test_methods_keep_the_contract_with_other_parameters(key):
     check_method(catalog.method(key))

@@ -100,8 +100,9 @@ def extract(
 ) -> Fingerprint:
     """Enrol a model: screen with spent models, order with some copies, keep others as controls.
 
-    ``copies`` of each kind of theft in ``threats`` are made in ``derived`` (0: none) if the model can be trained; two more of each
-    kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what thieves train on.
+    ``copies`` of each kind of theft in ``threats`` are made in ``derived`` (0: none) if the model can be trained;
+    two more of each kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what
+    thieves train on.
     """
     store = derived or unrelated
     made: list[Entry] = []

@@ -107,6 +107,12 @@ def test_one_untested_kind_makes_it_inconclusive(left_out):
     assert left_out not in verdict.ruled_out
 
 
+def test_without_declared_threats_nobody_is_innocent():
+    fp = fingerprint(controls=ALL_KINDS, threats=())
+    verdict = judged(fp, matching(fp, "suspect", 2), null(fp, INNOCENT))
+    assert verdict.outcome == "inconclusive"
+
+
 @pytest.mark.parametrize(("copies", "ruled_out"), [(8, False), (9, True), (20, True)])
 def test_ruling_out_needs_nine_copies(copies, ruled_out):
     """Below all stored copies of a kind, p_kind is 1/(copies + 1)."""

@@ -129,9 +129,24 @@ def test_copies_keep_the_answers_and_innocents_do_not(bench, enrolled):
     assert mine > 0.9 > max(theirs)
 
 
-def test_probes_are_distinct_and_the_first_ones_see_many_labels(enrolled):
+def test_probes_are_distinct(enrolled):
     assert len(np.unique(enrolled.probes.array, axis=0)) == len(enrolled.probes)
-    assert len(set(enrolled.answers.labels[:6])) >= 3
+
+
+def test_probes_of_about_equal_evidence_take_turns_over_labels_and_facets():
+    facets = np.array([[0, 1]] * 4 + [[0, 2]] * 2 + [[1, 0]] * 3 + [[2, 0]])
+    bits = np.array([4.0, 3.9, 3.8, 3.7, 3.1, 3.0, 3.5, 3.4, 3.3, 0.5])
+    order = IPGuard(probes=10)._order(bits, np.zeros((5, 10)), facets, np.random.default_rng(0))
+    assert [tuple(facets[i]) for i in order[:4]] == [(0, 1), (1, 0), (1, 0), (0, 2)]
+    assert order[-1] == 9, "little evidence comes last, however rare its label"
+
+
+def test_probes_that_innocents_match_come_last_whatever_their_evidence():
+    innocents = np.zeros((5, 3))
+    innocents[:, 0] = 1
+    facets = np.array([[0, 1], [0, 1], [1, 0]])
+    order = IPGuard(probes=2)._order(np.array([9.0, 1.0, 1.0]), innocents, facets, np.random.default_rng(0))
+    assert 0 not in order
 
 
 def test_a_black_box_owner_is_refused(bench):

@@ -140,7 +140,7 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
     outcome: Outcome = "inconclusive"
     if sound and convicted:
         outcome = "match"
-    elif sound and set(fp.threats) <= set(ruled_out):
+    elif sound and fp.threats and set(fp.threats) <= set(ruled_out):
         outcome = "no-match"
     if outcome == "inconclusive" and len(observation.asked) < len(fp.probes):
         flags.append("budget-stop")
