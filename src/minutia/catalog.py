@@ -66,7 +66,7 @@ def model(spec: str) -> Model:
     if separator and kind in _found("models"):
         opened: Model = load("models", kind)(rest)
         return opened
-    if Path(spec).exists():
+    if _is_path(spec):
         return load("models", _sniffed(Path(spec)))(spec)
     if separator and not Path(spec).suffix:
         load("models", kind)
@@ -76,9 +76,22 @@ def model(spec: str) -> Model:
     )
 
 
+def _is_path(spec: str) -> bool:
+    try:
+        return bool(spec) and Path(spec).exists()
+    except (OSError, ValueError):  # too long for a name, or with a null byte in it
+        return False
+
+
 def _sniffed(path: Path) -> str:
     """The kind of model a file holds, by its first bytes."""
-    head = b"" if path.is_dir() else path.open("rb").read(64)
+    head = b""
+    if not path.is_dir():
+        try:
+            with path.open("rb") as file:
+                head = file.read(64)
+        except OSError as error:
+            raise ModelError(f"expected a model file that can be read, got {error.strerror}: {path}") from error
     if head.lstrip().startswith(b"{"):
         return "replay"
     if len(head) > 9 and head[8:9] == b"{":

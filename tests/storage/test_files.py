@@ -207,7 +207,7 @@ def test_every_byte_and_every_bit_is_noticed(kind, tmp_path):
     value, to_bytes, load = KINDS[kind]
     data = to_bytes(value)
     for place in range(len(data)):
-        for bit in (0x01, 0x10, 0x80):
+        for bit in (1 << place % 8,):
             changed = bytearray(data)
             changed[place] ^= bit
             refused(load, tmp_path / "file", bytes(changed))
@@ -446,7 +446,7 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(tmp_path):
 @pytest.mark.slow
 def test_many_killed_writers_leave_the_old_file_or_the_new_one(tmp_path):
     draw = random.Random(0)
-    for _ in range(100):
+    for _ in range(40):
         found = _killed_while_writing(tmp_path / "file", draw.random() * 0.1)
         assert found in (b"a" * 300_000, b"b" * 300_000)
 

@@ -50,7 +50,7 @@ def build(
     from minutia.storage.models import ModelStore
 
     if bool(like and data) == bool(collect):
-        raise UsageError("expected either --like and --data to train, or --collect for finished models, not both")
+        raise UsageError("expected --like and --data to train, or --collect for finished models, got both or neither")
     plan = Plan(epochs, batch_size, learning_rate, weight_decay)
     if dry_run:
         console.put(dumps({"trains": count + spent, "plan": plan.plain(), "rung": rung, "in": str(output)}), None)

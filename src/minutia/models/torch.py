@@ -146,8 +146,14 @@ def open_model(rest: str) -> TorchModel:
     target, options = split_spec(rest, allowed=("weights", "train"))
     factory = _factory(target)
     trainer = _factory(options["train"]) if "train" in options else None
-    module = factory()
     torch = _torch()
+    try:
+        module = factory()
+    except Exception as error:
+        raise ModelError(
+            f"expected {target} to build a module, got {type(error).__name__}: {one_line(error)}; "
+            "MINUTIA_DEBUG=1 shows where"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"expected {target} to return a torch.nn.Module, got {type(module).__name__}")
     if "weights" in options:
@@ -209,8 +215,11 @@ def _factory(target: str) -> Callable[[], Any]:
         raise UsageError(f"expected module:name or file.py:name after torch:, got {target!r}")
     try:
         found = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    except ImportError as error:
-        raise ModelError(f"expected an importable module {place!r}, got {error}: check the name or the path") from error
+    except Exception as error:
+        raise ModelError(
+            f"expected an importable module {place!r}, got {type(error).__name__}: {one_line(error)}; "
+            "check the name or the path, MINUTIA_DEBUG=1 shows where"
+        ) from error
     factory = getattr(found, name, None)
     if not callable(factory):
         raise ModelError(f"expected a callable {name!r} in {place}, found none: check its spelling")
