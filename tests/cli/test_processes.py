@@ -108,6 +108,10 @@ class Slow(nn.Module):
 """
 
 
+def _size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_verification_keeps_what_was_answered(place, how):
     pytest.importorskip("torch")
@@ -116,7 +120,7 @@ def test_an_interrupted_verification_keeps_what_was_answered(place, how):
     remembered = ("--journal", "work.journal", "--transcript", "said.jsonl")
     child = started(place, *command, *remembered)
     deadline = time.monotonic() + 60
-    while not (place / "said.jsonl").exists() and time.monotonic() < deadline:
+    while not _size(place / "said.jsonl") and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(child.pid, how)
     out, err = child.communicate(timeout=60)

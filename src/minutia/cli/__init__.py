@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+INTERRUPTED = 130
+"""What shells use for a command ended by Ctrl-C."""
+
 app = typer.Typer(
     name="minutia",
     help="minutia tells whose model this is: extract a fingerprint, verify a suspect, with an honest error rate.",
@@ -52,7 +55,13 @@ _USAGE_ERRORS: Any = next(base for base in typer.BadParameter.__mro__ if base.__
 
 def main() -> None:
     """Run and exit with the documented code; whatever goes wrong is never exit 0 or 1."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader went away: nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 2
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -61,17 +70,19 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command: Any = typer.main.get_command(app)
     try:
-        return int(command.main(arguments, prog_name="minutia", standalone_mode=False) or 0)
+        code = int(command.main(arguments, prog_name="minutia", standalone_mode=False) or 0)
     except _USAGE_ERRORS as error:
         error.show()
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("interrupted: the same command continues where it stopped", err=True)
-        return 130
-    except BrokenPipeError:
+        code = INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # typer exits with 1 where the reader of a pipe went away
         return 2
     except Exception as error:
         return _failed(error)
+    if code == INTERRUPTED:  # some versions of typer return it, others raise
+        typer.echo("interrupted: the same command continues where it stopped", err=True)
+    return code
 
 
 def _failed(error: Exception) -> int:

@@ -124,7 +124,7 @@ def _made(root: Path, todo: Sequence[Task], jobs: int) -> Iterable[tuple[Task, E
                 "run the same command again, finished models are kept"
             ) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # waits: leaving the block would take the cancelling back
             raise
 
 
