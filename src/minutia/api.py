@@ -54,7 +54,7 @@ def build_null(
 
     Every model has its own seed; the same call after a kill continues. Returns all entries of the store.
     """
-    _same_population(store, recipe)
+    _same_population(store, recipe.plain())
     tasks = null_tasks(recipe, calibrators, spent, seed)
     return _listed(store, recipe.plain(), zoo.build(store, tasks, jobs=jobs, progress=progress))
 
@@ -75,10 +75,13 @@ def collect_null(store: ModelStore, specs: Sequence[str], *, rung: str, spent: i
 
     Models of equal content count once. The rung is what the user declares; only he knows where they come from.
     """
+    _same_population(store, {"rung": rung, "like": "collected"})
     cards: dict[str, tuple[str, ModelCard]] = {}
     for spec in specs:
         found = catalog.model(spec)
         cards.setdefault(found.card.id, (spec, found.card))
+    if spent > len(cards):
+        raise UsageError(f"expected {spent} or more different models, got {len(cards)}: equal content counts once")
     roles = ["calibrator"] * (len(cards) - spent) + ["spent"] * spent
     entries = [Entry(r, rung, spec, card, None) for r, (spec, card) in zip(roles, cards.values(), strict=True)]
     return _listed(store, {"rung": rung, "like": "collected", "data": "unknown", "plan": {}}, entries)
@@ -224,12 +227,12 @@ def _from_store(fp: Fingerprint, path: Path) -> Null:
     return null
 
 
-def _same_population(store: ModelStore, recipe: Recipe) -> None:
+def _same_population(store: ModelStore, wanted: Mapping[str, object]) -> None:
     """A store holds one declared population."""
     if not (store.root / "zoo.json").is_file():
         return
     header, _ = store.manifest()
-    for name, value in recipe.plain().items():
+    for name, value in wanted.items():
         if header.get(name) != value:
             raise UsageError(
                 f"expected the population of {store.root} ({name} {header.get(name)}), got {name} {value}: "

@@ -2,11 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from time import perf_counter
 
@@ -114,7 +115,8 @@ def _made(root: Path, todo: Sequence[Task], jobs: int) -> Iterable[tuple[Task, E
         yield from ((task, _make(str(root), task)) for task in todo)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        running: dict[Future[Entry], Task] = {pool.submit(_make, str(root), t): t for t in todo}
+        with _deaf_to_ctrl_c():
+            running: dict[Future[Entry], Task] = {pool.submit(_make, str(root), t): t for t in todo}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
@@ -128,10 +130,23 @@ def _made(root: Path, todo: Sequence[Task], jobs: int) -> Iterable[tuple[Task, E
             raise
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C, which reaches the whole group: the parent ends their work."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would lift the block while it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _one_thread() -> None:
     """Several processes with several threads each would only wait for one another; read when torch is loaded."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the work
 
 
 def _make(root: str, task: Task) -> Entry:
@@ -184,6 +199,11 @@ def _opened(root: Path, entry: Entry) -> Model:
     if entry.weights is not None:
         assert isinstance(found, WeightModel)
         found = found.rebuilt(load_weights(root, entry.weights))
+    elif entry.role != "owner" and found.card.id != entry.card.id:
+        raise ModelError(
+            f"expected the model {entry.card.id[:19]}… that was collected from {entry.spec}, "
+            f"got {found.card.id[:19]}…: the file was changed since, collect it again"
+        )
     found.card = entry.card
     return found
 
