@@ -71,7 +71,7 @@ def type_one(lab: Laboratory, seed: int) -> dict[str, Any]:
 
 
 def power(lab: Laboratory) -> dict[str, dict[str, Any]]:
-    """Matches and queries per kind of theft; copies that lost more than two points are counted apart."""
+    """Matches, queries and accuracy lost per kind of theft and rung."""
     kinds: dict[str, dict[str, Any]] = {}
     for case in lab.suspects:
         lost = case.card.fidelity.get("accuracy_lost", 0.0)
@@ -100,7 +100,8 @@ def _redrawn_matches(stick: Yardstick, paths: Array, alpha: float, rng: np.rando
     for _ in range(MATCH_REDRAWS):
         order = rng.permutation(len(paths))
         raw, fresh = paths[order[:m]], paths[order[m:]]
-        drawn = replace(stick, raw=raw, null=stick.scale.transform(raw), halfway=(1 + raw.mean(axis=0)) / 2)
+        halfway = stick.halfway + (raw.mean(axis=0) - stick.raw.mean(axis=0)) / 2
+        drawn = replace(stick, raw=raw, null=stick.scale.transform(raw), halfway=halfway)
         rates.append(np.mean([drawn.convicts(path, alpha) for path in fresh]))
     return float(np.mean(rates))
 

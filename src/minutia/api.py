@@ -1,23 +1,23 @@
 """What minutia does, as straight lines: extract, observe a null, verify."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from minutia import catalog
-from minutia.core.access import Access
+from minutia.core.access import Access, require
 from minutia.core.answers import Observation
-from minutia.core.errors import FileError, UsageError
+from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
 from minutia.core.material import Material
 from minutia.core.method import Method
-from minutia.core.model import Model, ModelCard, Plan
+from minutia.core.model import Model, ModelCard, Plan, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.models.metered import Metered
-from minutia.storage.data import Dataset
+from minutia.storage.data import Dataset, load_dataset
 from minutia.storage.files import load_null, save_null
 from minutia.storage.models import Entry, ModelStore
 from minutia.study import zoo
@@ -37,7 +37,9 @@ class Recipe:
 
     def plain(self) -> dict[str, object]:
         """As plain data for the manifest."""
-        return {"like": self.like, "data": self.data, "plan": self.plan.plain(), "rung": self.rung}
+        content = load_dataset(self.data).digest
+        plan = self.plan.plain()
+        return {"like": self.like, "data": self.data, "data_digest": content, "plan": plan, "rung": self.rung}
 
 
 def build_null(
@@ -56,7 +58,13 @@ def build_null(
     """
     _same_population(store, recipe.plain())
     tasks = null_tasks(recipe, calibrators, spent, seed)
-    return _listed(store, recipe.plain(), zoo.build(store, tasks, jobs=jobs, progress=progress))
+    made = zoo.build(store, tasks, jobs=jobs, progress=progress)
+    if len({entry.card.id for entry in made}) < len(made):
+        raise ModelError(
+            f"expected {len(made)} different models, got equal ones: does the factory or the training function of "
+            f"{recipe.like} fix its own seed, or does training break down?"
+        )
+    return _listed(store, recipe.plain(), made)
 
 
 def null_tasks(recipe: Recipe, calibrators: int, spent: int, seed: int) -> list[zoo.Task]:
@@ -107,6 +115,7 @@ def extract(
     two more of each kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what
     thieves train on.
     """
+    require(method.name, method.owner_needs, model.spec, model.access)
     store = derived or unrelated
     made: list[Entry] = []
     if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:
@@ -122,6 +131,8 @@ def extract(
         levels=data.levels,
         held_out=(data.test_inputs, data.test_labels),
     )
+    measured = zoo.held_out(model, data.test_inputs, data.test_labels)
+    model.card = replace(model.card, fidelity={**model.card.fidelity, **measured})
     return method.extract(model, material, seed=seed, threats=threats)
 
 
@@ -137,7 +148,8 @@ def build_copies(
     progress: zoo.Progress | None = None,
 ) -> list[Entry]:
     """Copies of a model per kind of theft in the threat list: controls, and a few to order probes with."""
-    tasks = copy_tasks(owner_entry(model), data, copies, seed, threats)
+    threat_attacks(threats)  # an unknown kind is refused before anything is stored
+    tasks = copy_tasks(owner_entry(store, model), data, copies, seed, threats)
     return zoo.build(store, tasks, jobs=jobs, progress=progress)
 
 
@@ -161,9 +173,10 @@ def threat_attacks(threats: tuple[str, ...] = THREATS) -> list[str]:
     return [a.key for kind in threats for a in known if a.kind == kind]
 
 
-def owner_entry(model: Model) -> Entry:
-    """The owner's model as a parent of copies: opened by its own spec."""
-    return Entry("owner", "owner", model.spec, model.card, None)
+def owner_entry(store: ModelStore, model: Model) -> Entry:
+    """The owner's model as a parent of copies: its architecture by spec, its weights kept in the store."""
+    weights = store.save_weights(model) if isinstance(model, WeightModel) else None
+    return Entry("owner", "owner", zoo.architecture(model.spec), model.card, weights)
 
 
 def observe_null(fp: Fingerprint, store: ModelStore, *, progress: zoo.Progress | None = None) -> Null:

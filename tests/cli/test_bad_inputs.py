@@ -227,6 +227,34 @@ def test_weights_that_do_not_fit_a_module(torch_place, wrong):
     refused(verify(torch_place, f"{factory(torch_place, 'good')}?weights={torch_place / 'wrong.safetensors'}"))
 
 
+class Trap:
+    """What a hostile checkpoint would do when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trapped",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"weight": 1, "bias": 2}, "tensors by name"),
+        ({"state_dict": {}}, "tensors by name"),
+        ({1: 2}, "tensors by name"),
+        ({"weight": Trap()}, "never runs a file's code"),
+        (Trap(), "never runs a file's code"),
+        ([1, 2], "readable weights"),
+        (None, "readable weights"),
+    ],
+    ids=["numbers", "nested", "other keys", "trap inside", "trap", "list", "nothing"],
+)
+def test_checkpoints_that_are_no_tensors(torch_place, content, words):
+    import torch
+
+    torch.save(content, torch_place / "wrong.pt")
+    text = refused(verify(torch_place, f"{factory(torch_place, 'good')}?weights={torch_place / 'wrong.pt'}"), words)
+    assert not (torch_place / "trapped").exists() and "weights_only" not in text
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -438,7 +466,7 @@ def test_a_transcript_of_half_the_probes(place):
 def test_a_null_of_transcripts_that_lack_answers_is_refused(place):
     """Lost answers of null models would count as no match and make every p-value too small."""
     written(place, transcript(place)[:13])
-    collect = ("--collect", "replay:said.jsonl", "--spent", 0)
+    collect = ("--collect", "replay:said.jsonl", "--spent", 0, "--rung", "hearsay")
     assert minutia(place, "null", "build", "-o", "heard", *collect).code == 0
     refused(minutia(place, "null", "observe", "fp.safetensors", "--unrelated", "heard", "-o", "heard.null"), "lost")
     assert "lost" in verify(place, "toy:copy.safetensors", "--null", "heard").sentence
@@ -614,7 +642,7 @@ def test_unwritable_outputs(place, where):
     extract = ("extract", "toy:owner.safetensors", *EXTRACT, "--copies", 0, "-o", where)
     null = ("null", "observe", "fp.safetensors", "--unrelated", "zoo", "-o", where)
     for arguments in (extract, null, ("verify", "fp.safetensors", "toy:copy.safetensors", *ALPHA, "-o", where)):
-        refused(minutia(place, *arguments), "expected to write", where)
+        refused(minutia(place, *arguments), "expected a file that can be written", where)
     assert files(place) == before
 
 

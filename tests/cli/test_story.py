@@ -279,7 +279,16 @@ def test_models_that_give_labels_only_stand_beside_others(place):
     )
     proto = h.make_model(graph, opset_imports=[h.make_opsetid("", 13)], ir_version=8)
     (place / "labels.onnx").write_bytes(proto.SerializeToString())
-    collected = ("--collect", "onnx:labels.onnx", "--collect", "toy:mlp?sizes=16-5&seed=1", "--spent", 0)
+    collected = (
+        "--collect",
+        "onnx:labels.onnx",
+        "--collect",
+        "toy:mlp?sizes=16-5&seed=1",
+        "--spent",
+        0,
+        "--rung",
+        "mixed",
+    )
     assert minutia(place, "null", "build", "-o", "mixed", *collected).code == 0
     assert minutia(place, "null", "observe", "fp.safetensors", "--unrelated", "mixed", "-o", "mixed.null").code == 0
     done = minutia(

@@ -6,13 +6,15 @@ import stat
 import numpy as np
 import pytest
 
-from minutia.core.errors import FileError
+from minutia.core.errors import FileError, ModelError
 from minutia.core.model import ModelCard
 from minutia.models.toy import ToyClassifier
+from minutia.storage import trust
 from minutia.storage.models import Entry, ModelStore, load_weights, save_weights
+from minutia.study import zoo
 
 TOY = ToyClassifier.fresh((4, 3, 2), seed=1)
-ENTRY = Entry("calibrator", "a rung", "toy:mlp?sizes=4-3-2", TOY.card, "models/x.safetensors")
+ENTRY = Entry("calibrator", "a rung", "toy:mlp?sizes=4-3-2", TOY.card, f"models/{'a' * 64}.safetensors")
 HEADER = {"rung": "a rung", "like": "toy:mlp", "data": "d.npz"}
 
 
@@ -125,3 +127,29 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path, where):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileError, match="expected a folder for models"):
         ModelStore(tmp_path / where)
+
+
+def test_a_store_from_elsewhere_may_not_name_code(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    gift = ModelStore(tmp_path / "gift")
+    entry = Entry("calibrator", "a rung", "torch:evil.py:f", TOY.card, None)
+    gift.write_manifest({}, [entry])
+    (gift.root / "origin").write_text("somebody else's")
+    with pytest.raises(FileError, match="null trust"):
+        zoo.open_entry(ModelStore(gift.root), entry)
+    assert not (tmp_path / "ran").exists()
+    trust.claim(gift.root)
+    with pytest.raises(ModelError, match="callable"):
+        zoo.open_entry(ModelStore(gift.root), entry)
+    assert (tmp_path / "ran").exists(), "trusted code runs"
+
+
+@pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "models/../x.safetensors", "models/x.safetensors"])
+def test_weights_outside_the_store_are_refused(tmp_path, name):
+    store = ModelStore(tmp_path)
+    store.write_manifest({}, [ENTRY])
+    path = tmp_path / "zoo.json"
+    path.write_text(path.read_text().replace(ENTRY.weights, name))
+    with pytest.raises(FileError, match="manifest"):
+        store.manifest()

@@ -68,7 +68,7 @@ def test_the_same_seed_gives_the_same_weights_anywhere(store, tmp_path, data):
     one, two = (zoo.build(s, unrelated(data)) for s in (store, ModelStore(tmp_path / "other")))
     assert one == two
     assert len({e.card.id for e in one}) == len({e.weights for e in one}) == 3
-    assert [e.card.fidelity.keys() for e in one] == [{"accuracy"}] * 3
+    assert [e.card.fidelity.keys() for e in one] == [{"accuracy", "confidence"}] * 3
 
 
 @pytest.mark.parametrize("change", ["seed", "plan", "role", "data"])
@@ -126,7 +126,14 @@ def test_copies_descend_from_their_parent(store, data):
     assert [e.kind for e in made] == ["noise", "noise", "extract-labels", "extract-labels"]
     for entry in made:
         assert entry.card.root == owner.card.root and entry.card.parents == (owner.card.id,)
-        assert entry.card.fidelity.keys() == {"accuracy", "accuracy_lost", "agreement", "inputs", "seconds"}
+        assert entry.card.fidelity.keys() == {
+            "accuracy",
+            "accuracy_lost",
+            "agreement",
+            "confidence",
+            "inputs",
+            "seconds",
+        }
     assert len({e.card.id for e in made}) == 4
 
 
@@ -145,7 +152,7 @@ def test_no_model_has_two_roles(store, data):
 
 def test_extraction_keeps_copies_for_ordering_and_for_control_apart(store, data):
     model, _ = owner_of(store, data)
-    copies = api.copy_tasks(api.owner_entry(model), data, 3, seed=0)
+    copies = api.copy_tasks(api.owner_entry(store, model), data, 3, seed=0)
     roles = {role: {t.seed for t in copies if t.role == role} for role in ("control", "craft")}
     assert not roles["control"] & roles["craft"]
     assert {t.kind for t in copies if t.role == "control"} == set(THREATS)
@@ -291,9 +298,9 @@ def test_a_tiny_data_set_without_a_held_out_part_trains_too(store, tmp_path):
 
 def test_accuracy_is_the_share_of_right_answers():
     model = ToyClassifier({"w0": np.eye(3), "b0": np.zeros(3)})
-    assert zoo.accuracy(model, np.eye(3, dtype=np.float32), np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    assert zoo.held_out(model, np.eye(3, dtype=np.float32), np.array([0, 1, 1]))["accuracy"] == pytest.approx(2 / 3)
     nan = ToyClassifier({"w0": np.full((3, 3), np.nan), "b0": np.zeros(3)})
-    assert zoo.accuracy(nan, np.eye(3, dtype=np.float32), np.arange(3)) == 0
+    assert zoo.held_out(nan, np.eye(3, dtype=np.float32), np.arange(3)) == {"accuracy": 0}
 
 
 def test_seeds_are_stable_over_processes():

@@ -90,7 +90,8 @@ def _failed(error: Exception) -> int:
     from minutia.core.errors import MinutiaError
 
     if isinstance(error, MinutiaError) and "MINUTIA_DEBUG" not in os.environ:
-        typer.echo(f"minutia: {error}", err=True)
+        # The sentence may quote a hostile file or model: control characters would steer the terminal.
+        typer.echo("minutia: " + "".join(c if c.isprintable() else "\ufffd" for c in str(error)), err=True)
     else:
         import traceback
 

@@ -34,6 +34,19 @@ def put(text: str, output: Path | None) -> None:
     write_atomically(output, (text + "\n").encode(), private=False)
 
 
+def check_output(path: Path | None) -> None:
+    """Refuse a place that cannot be written before any work is done for it."""
+    if path is None:
+        return
+    place = path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
+        from minutia.core.errors import UsageError
+
+        raise UsageError(f"expected a file that can be written, got {path}: choose another place for the output")
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Progress]:
     """A progress bar with an estimate on stderr; silent off a terminal, with NO_COLOR or --quiet."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from minutia.cli import console
+
+if TYPE_CHECKING:
+    from minutia.core.fingerprint import Fingerprint, Null
 
 group = typer.Typer(help="Look at fingerprint files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -51,6 +54,7 @@ def extract(
     from minutia.storage.files import save_fingerprint, save_null
     from minutia.storage.models import ModelStore
 
+    console.check_output(output)
     chosen, owner, dataset = catalog.method(method), catalog.model(model), load_dataset(data)
     if unrelated is not None and not (unrelated / "zoo.json").is_file():
         raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {unrelated}")
@@ -83,6 +87,8 @@ def extract(
     if null is not None and null.m:
         save_null(null, null_path(output))
     found = _shown(fp) | {"file": str(output), "null": null.m if null else 0}
+    if null is not None and null.m:
+        found["recognises"] = _recognised(fp, null)
     console.put(dumps(found) if as_json else _text(found), None)
 
 
@@ -129,6 +135,16 @@ def null_path(fingerprint: Path) -> Path:
     'mine.null.safetensors'
     """
     return fingerprint.with_name(f"{fingerprint.stem}.null.safetensors")
+
+
+def _recognised(fp: "Fingerprint", null: "Null") -> dict[str, str]:
+    """How many of the owner's model and the stored copies would be convicted against this null."""
+    from minutia import catalog
+    from minutia.core.judge import powers, yardstick
+
+    stick = yardstick(catalog.method(fp.method), fp, null, frozenset())
+    shares = powers(stick, 0.01)
+    return {kind: f"{round(share * len(fp.controls[kind]))}/{len(fp.controls[kind])}" for kind, share in shares.items()}
 
 
 def _plan(

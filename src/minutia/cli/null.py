@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 @group.command("build")
 def build(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to store the models in.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to store the models in.")] = Path("nulls"),
     like: Annotated[str, typer.Option(help="The owner's architecture, such as torch:module:factory.")] = "",
     data: Annotated[str, typer.Option(help="Training data: sklearn:digits or an .npz file.")] = "",
     count: Annotated[int, typer.Option("-n", "--count", min=0, help="Calibrators; 99 decide at alpha 0.01.")] = 99,
@@ -28,8 +28,11 @@ def build(
         list[str] | None, typer.Option(help="Take this finished unrelated model instead of training; repeatable.")
     ] = None,
     rung: Annotated[
-        str, typer.Option(help="Which rung of the negative ladder these models are.")
-    ] = "same data and recipe, other seed",
+        str,
+        typer.Option(
+            help="Rung of the negative ladder; needed with --collect, default 'same data and recipe, other seed'."
+        ),
+    ] = "",
     epochs: Annotated[int, typer.Option(min=0, help="Training plan.")] = 12,
     batch_size: Annotated[int, typer.Option(min=1, help="Training plan.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Training plan.")] = 4e-3,
@@ -45,12 +48,19 @@ def build(
     """
     from minutia import api
     from minutia.core.errors import UsageError
+    from minutia.core.fingerprint import HARDEST_RUNG
     from minutia.core.model import Plan
     from minutia.report.json import dumps
     from minutia.storage.models import ModelStore
 
     if bool(like and data) == bool(collect):
         raise UsageError("expected --like and --data to train, or --collect for finished models, got both or neither")
+    if collect and not rung:
+        raise UsageError(
+            "expected --rung with --collect, got none: only you know where these models come from, "
+            "such as 'same data and recipe, other seed' or 'other architecture, same data'"
+        )
+    rung = rung or HARDEST_RUNG
     plan = Plan(epochs, batch_size, learning_rate, weight_decay)
     if dry_run:
         console.put(dumps({"trains": count + spent, "plan": plan.plain(), "rung": rung, "in": str(output)}), None)
@@ -87,14 +97,33 @@ def observe(
     """Ask unrelated models the probes, keep the answers."""
     from minutia import api
     from minutia.cli.fingerprint import null_path
+    from minutia.core.errors import FileError
     from minutia.report.json import dumps
     from minutia.storage.files import load_fingerprint, save_null
     from minutia.storage.models import ModelStore
 
+    console.check_output(output)
     fp = load_fingerprint(fingerprint)
+    if not (unrelated / "zoo.json").is_file():
+        raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {unrelated}")
     with console.progress("null") as told:
         null = api.observe_null(fp, ModelStore(unrelated), progress=told)
     target = output or null_path(fingerprint)
     save_null(null, target)
     found = {"file": str(target), "models": null.m, "source": null.source, "digest": null.digest}
     console.put(dumps(found) if as_json else f"{null.m} models ({null.rung}) observed, written to {target}", None)
+
+
+@group.command("trust")
+def trust(store: Annotated[Path, typer.Argument(help="A store from elsewhere whose code you have read.")]) -> None:
+    """Allow a store from elsewhere to name code.
+
+    Its models may be built by Python code that its zoo.json names. Stores you build are trusted from the start.
+    """
+    from minutia.core.errors import FileError
+    from minutia.storage.trust import claim
+
+    if not (store / "zoo.json").is_file():
+        raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {store}")
+    claim(store)
+    console.put(f"{store} may now name code that opens its models", None)

@@ -49,6 +49,7 @@ def verify(
     from minutia.storage.files import load_fingerprint
     from minutia.storage.journal import SqliteJournal
 
+    console.check_output(output)
     fp = load_fingerprint(fingerprint)
     beside = null_path(fingerprint)
     found = api.null_from(fp, null or ([beside] if beside.is_file() else []))

@@ -11,8 +11,10 @@ from minutia.core.answers import Observation, Status
 from minutia.core.digest import Array
 from minutia.core.errors import ProtocolError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
+from minutia.core.model import ModelCard
 from minutia.core.verdict import Outcome, Verdict
 from minutia.stats.nulls import Significance, calibrators_needed, rank_p
+from minutia.stats.relabelling import best_relabelling
 from minutia.stats.sequential import Standardiser, path_p
 
 if TYPE_CHECKING:
@@ -26,9 +28,26 @@ ANSWERED_AT_LEAST = 0.9
 """Share of real answers below which silence is not innocence: nothing is ruled out."""
 LOST_AT_MOST = 0.5
 """Share of questions lost in transport above which nothing is decided."""
-UNDECIDABLE = frozenset({"null-missing", "null-too-small", "positive-control-failed", "too-few-answers"})
+OWNER_WITHIN = {"accuracy": 0.02, "confidence": 0.05}
+"""How far at least the owner's held-out accuracy and mean confidence may lie outside the range of a null of his own
+recipe; where the null itself ranges wider, as far again as it ranges."""
+LABELS_TO_COMPARE = 50
+"""Answers needed before a renaming of classes can be told from luck."""
+UNDECIDABLE = frozenset(
+    {"null-missing", "null-too-small", "null-unlike-owner", "positive-control-failed", "too-few-answers"}
+)
 """Flags under which the verdict is inconclusive, whatever the score."""
-HIDING = frozenset({"constant-answers", "too-few-answers", "refusals", "positive-control-failed", "null-missing"})
+HIDING = frozenset(
+    {
+        "constant-answers",
+        "null-missing",
+        "permuted-labels",
+        "positive-control-failed",
+        "refusals",
+        "too-few-answers",
+        "transport-failures",
+    }
+)
 """Flags under which a low score is no sign of innocence."""
 
 
@@ -128,11 +147,14 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
     lost = frozenset(observation.asked) - frozenset(observation.transported)
     stick = yardstick(method, fp, null, lost)
     path = stick.path(observation)
-    significance = stick.significance(path)
+    significance = _careful(stick, observation, null)
     power = powers(stick, alpha)
     flags = _answer_flags(fp, observation, lost)
     flags += _calibration_flags(fp, observation, null, significance, power, alpha)
-    rejected, convicted = _rejects(significance, alpha), stick.convicts(path, alpha)
+    if _relabelled(stick, observation, path):
+        flags.append("permuted-labels")
+    rejected = _rejects(significance, alpha)
+    convicted = rejected and stick.convicts(path, alpha)
     if rejected and not convicted:
         flags.append("weak-resemblance")
     sound = not UNDECIDABLE & set(flags)
@@ -175,6 +197,30 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
         suspect=observation.subject,
         path=tuple(zip(stick.looks, scores, strict=False)),
     )
+
+
+def _careful(stick: Yardstick, seen: Observation, null: Null) -> Significance:
+    """The larger of two p-values: lost probes left out for everybody, and lost probes counted as no match.
+
+    Leaving out alone is fair only if the loss has nothing to do with the answers, which nobody can know: a transcript
+    may have been trimmed. Counting a loss as no match needs no such trust, and costs a copy little.
+    """
+    left_out = stick.significance(stick.path(seen))
+    if len(seen.transported) == len(seen.asked) or left_out.p is None:
+        return left_out
+    whole = yardstick(stick.method, stick.fp, null, frozenset())
+    counted = whole.significance(whole.path(seen))
+    return counted if counted.p is not None and counted.p > left_out.p else left_out
+
+
+def _relabelled(stick: Yardstick, seen: Observation, path: Array) -> bool:
+    """Whether the answers would resemble the owner's if the suspect's classes were renamed."""
+    own = stick.fp.answers.labels[: len(seen.asked)]
+    rows = np.flatnonzero((seen.answers.labels >= 0) & (own >= 0))
+    if not len(path) or len(rows) < LABELS_TO_COMPARE:
+        return False
+    rate = best_relabelling(own[rows], seen.answers.labels[rows])
+    return bool(rate >= stick.halfway[len(path) - 1] > path[-1])
 
 
 def _check(method: "Method", fp: Fingerprint, observation: Observation, alpha: float) -> None:
@@ -232,6 +278,7 @@ def _calibration_flags(
     known = {o.subject.id for o in (*null.observations, *fp.reference)}
     raised = {
         "null-missing": null.m == 0,
+        "null-unlike-owner": null.rung == HARDEST_RUNG and _unlike(fp.owner, [o.subject for o in null.observations]),
         "null-too-small": floor is not None and floor > alpha + 1e-12,
         "null-easier-rung": null.m > 0 and null.rung != HARDEST_RUNG,
         "suspect-is-calibrator": seen.subject.id in known,
@@ -240,6 +287,18 @@ def _calibration_flags(
         "no-controls": len(fp.controls) < 2,
     }
     return [name for name, found in raised.items() if found]
+
+
+def _unlike(owner: ModelCard, innocents: Sequence[ModelCard]) -> bool:
+    """Whether models said to be of the owner's recipe are plainly trained otherwise: held-out figures tell."""
+    for name, least in OWNER_WITHIN.items():
+        seen = [card.fidelity[name] for card in innocents if name in card.fidelity]
+        if name not in owner.fidelity or not seen:
+            continue
+        slack = max(least, max(seen) - min(seen))
+        if not min(seen) - slack <= owner.fidelity[name] <= max(seen) + slack:
+            return True
+    return False
 
 
 def _rejects(significance: Significance, alpha: float) -> bool:
@@ -278,6 +337,8 @@ def _reasons(outcome: Outcome, significance: Significance, null: Null, alpha: fl
         return [f"no null was given: {needed} unrelated models are needed to decide at alpha {alpha:g}"]
     if "null-too-small" in flags:
         return [f"the null holds {null.m} unrelated models, {needed} are needed to decide at alpha {alpha:g}"]
+    if "null-unlike-owner" in flags:
+        return ["the null models were not trained like the owner's: their held-out accuracy or confidence is another"]
     if "positive-control-failed" in flags:
         return ["the owner's own model is not recognised, so the fingerprint cannot judge"]
     if "too-few-answers" in flags:

@@ -11,7 +11,7 @@ from minutia.core import judge as sealed
 from minutia.core.access import Access, require
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
-from minutia.core.errors import BudgetError, ModelError, UsageError
+from minutia.core.errors import AnswerError, BudgetError, ModelError, UsageError
 from minutia.core.fingerprint import THREATS, Fingerprint, Null
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
@@ -19,6 +19,9 @@ from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
 from minutia.core.verdict import Verdict
 from minutia.stats.sequential import Standardiser
+
+SILENT_LOOKS = 3
+"""Looks without a single answer after which a suspect is given up."""
 
 
 class Enrolment(NamedTuple):
@@ -120,20 +123,25 @@ class Method(ABC):
         if not looks:
             raise UsageError(f"expected a budget of at least {fp.schedule[0]} queries (first look), got {budget}")
         seen: Observation | None = None
-        verdict: Verdict | None = None
-        for upto in looks if early and null.m else looks[-1:]:
+        silent = 0
+        for upto in looks:
             try:
                 seen = self.observe(fp, suspect, reference=seen, upto=upto)
+            except AnswerError:
+                # Nothing has arrived so far; a suspect that only fails at times will answer at one of the next looks.
+                silent += 1
+                if silent == SILENT_LOOKS or upto == looks[-1]:
+                    raise
+                continue
             except BudgetError:
                 # Retries are paid for as well: what was asked before the hard stop is still a valid look.
-                if verdict is None:
+                if seen is None:
                     raise
-                return verdict
-            verdict = sealed.judge(self, fp, seen, null, alpha=alpha)
-            if verdict.outcome == "match":
                 break
-        assert verdict is not None
-        return verdict
+            if early and null.m and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
+                break
+        assert seen is not None
+        return sealed.judge(self, fp, seen, null, alpha=alpha)
 
     @final
     def judge(self, fp: Fingerprint, observation: Observation, null: Null, *, alpha: float = 0.01) -> Verdict:

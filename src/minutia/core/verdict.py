@@ -35,6 +35,16 @@ FLAGS: Mapping[str, Flag] = {
         "models that differ more from the owner's than the suspect does make the p-value too small",
         "calibrate on models of the same data and recipe",
     ),
+    "null-unlike-owner": Flag(
+        "held-out accuracy or confidence of the owner's model lies outside the range of the null of its own recipe",
+        "the null was trained otherwise, and p-values against it can be far too small",
+        "build the null with the owner's own training plan, or name the training function with train=",
+    ),
+    "permuted-labels": Flag(
+        "after renaming the suspect's classes its answers resemble the owner's",
+        "a copy may answer in another class order; nothing is ruled out",
+        "map the suspect's classes to the owner's and verify again",
+    ),
     "suspect-is-calibrator": Flag(
         "the suspect is itself one of the null or spent models",
         "its p-value is not that of a fresh model",

@@ -86,7 +86,7 @@ class Metered:
         if first_error is not None and not self._answered:
             if isinstance(first_error, ModelError):
                 raise first_error
-            raise ModelError(
+            raise AnswerError(
                 f"expected answers from {self.spec}, got an error for every batch: {one_line(first_error)}; "
                 "check that the model runs and takes these probes"
             ) from first_error
@@ -142,7 +142,7 @@ class Metered:
         """
         keys = []
         for row, name in enumerate(probes.ids):
-            question = canonical_json([self.card.id, probes.content_id(row), probes.repeat])
+            question = canonical_json([self.spec, self.card.id, probes.content_id(row), probes.repeat])
             names = self._named.setdefault(question, {})
             keys.append(sha256(canonical_json([question, names.setdefault(name, len(names))]).encode()))
         return keys

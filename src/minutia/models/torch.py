@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -94,10 +95,16 @@ class TorchModel:
             module = self.factory() if afresh and self.factory else self._copy({})
             if not (afresh and self.factory):
                 _reset(module, plan.reset)
-            if afresh and self.trainer and targets.ndim == 1:
-                module = self.trainer(module, inputs, targets, seed)
-            else:
-                _fit(module, inputs, targets, plan)
+            try:
+                if afresh and self.trainer and targets.ndim == 1:
+                    module = self.trainer(module, inputs, targets, seed)
+                else:
+                    _fit(module, inputs, targets, plan)
+            except Exception as error:
+                raise ModelError(
+                    f"expected {self.spec} to train on inputs {inputs.shape[1:]} with labels from 0, got "
+                    f"{type(error).__name__}: {one_line(error)}; check the data or use train="
+                ) from error
         child = self._child(module)
         return child if afresh else child._with_parent(self)
 
@@ -170,14 +177,25 @@ def read_weights(path: Path) -> dict[str, Any]:
         raise FileError(f"expected at most {MAX_WEIGHT_BYTES >> 30} GiB of weights, got {path}: split the file")
     try:
         if path.suffix in (".pt", ".pth", ".bin"):
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
-        from safetensors.torch import load_file
+            found = dict(torch.load(path, map_location="cpu", weights_only=True))
+        else:
+            from safetensors.torch import load_file
 
-        return dict(load_file(path))
+            found = dict(load_file(path))
+    except pickle.UnpicklingError as error:
+        # Torch's own text recommends to load the file all the same, which would run its code.
+        raise FileError(
+            f"expected plain tensors in {path}, got pickled objects or a damaged file: "
+            "save the state dict as safetensors; minutia never runs a file's code"
+        ) from error
     except Exception as error:
         raise FileError(
             f"expected readable weights in {path}, got {one_line(error)}: the file is truncated, altered or foreign"
         ) from error
+    odd = [n for n, value in found.items() if not isinstance(n, str) or not isinstance(value, torch.Tensor)]
+    if odd:
+        raise FileError(f"expected tensors by name in {path}, got {type(found[odd[0]]).__name__} as {odd[0]!r}"[:300])
+    return found
 
 
 def _load(module: "torch.nn.Module", path: Path, target: str) -> None:
@@ -309,7 +327,7 @@ def _one_thread() -> Iterator[None]:
 
 def _card(model: TorchModel) -> ModelCard:
     """A card by content: the digest of the weights names the model and, unless told otherwise, its root."""
-    digest = content_digest({"kind": "torch"}, dict(model.tensors()))
+    digest = content_digest({"kind": "torch", "module": str(model.module)}, dict(model.tensors()))
     return ModelCard(digest, digest)
 
 

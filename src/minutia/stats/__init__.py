@@ -29,6 +29,7 @@ from minutia.stats.nulls import (
     rounded,
     type_one_bound,
 )
+from minutia.stats.relabelling import best_relabelling
 from minutia.stats.sequential import Standardiser, path_p, path_threshold, running_max
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Significance",
     "Standardiser",
     "average",
+    "best_relabelling",
     "bonferroni",
     "calibrators_needed",
     "clopper_pearson",

@@ -11,6 +11,7 @@ import numpy as np
 from minutia.core.digest import Array, canonical_json, content_digest
 from minutia.core.errors import FileError
 from minutia.core.model import ModelCard, WeightModel
+from minutia.storage import trust
 from minutia.storage.files import write_atomically
 from minutia.storage.journal import SqliteJournal
 
@@ -37,7 +38,9 @@ class Entry:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> "Entry":
-        """The inverse of ``plain``."""
+        """The inverse of ``plain``; weights outside the store are refused."""
+        if data["weights"] is not None and not trust.is_weights_name(data["weights"]):
+            raise ValueError(f"weights at {data['weights']!r}")
         return cls(data["role"], data["kind"], data["spec"], ModelCard.from_plain(data["card"]), data["weights"])
 
 
@@ -53,7 +56,14 @@ class ModelStore:
             (root / "models").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"expected a folder for models at {root}, got {error.strerror}: choose another") from error
+        if not (root / "zoo.json").is_file() and not trust.is_own(root):
+            trust.claim(root)
         self.journal = SqliteJournal(root / "journal.sqlite")
+
+    @property
+    def own(self) -> bool:
+        """Whether this user made the store, so that code it names may be run."""
+        return trust.is_own(self.root)
 
     def save_weights(self, model: WeightModel) -> str:
         """Store a model's tensors by content and return their path inside the store."""

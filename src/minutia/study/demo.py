@@ -90,7 +90,7 @@ def owner(store: ModelStore, seed: int) -> Model:
 
 def _models(store: ModelStore, owner: Model, seed: int, jobs: int, progress: zoo.Progress) -> list[Entry]:
     """Make everything in one pool of workers; return the suspects."""
-    parent = api.owner_entry(owner)
+    parent = api.owner_entry(store, owner)
     suspects = zoo.derived_tasks(parent, THIEF_DATA, api.threat_attacks(), COPIES_PER_KIND, role="suspect", seed=seed)
     for rung, count in INNOCENTS.items():
         spec = OTHER_ARCHITECTURE if rung.startswith("other architecture") else ARCHITECTURE

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, resource_tracker
 from pathlib import Path
+from threading import Event, Thread
 from time import perf_counter
 
 import numpy as np
@@ -16,13 +17,15 @@ import numpy as np
 from minutia import catalog
 from minutia.core.answers import Status
 from minutia.core.digest import Array, canonical_json, sha256
-from minutia.core.errors import ModelError, UsageError
+from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.model import Model, ModelCard, Plan, TrainableModel, WeightModel
 from minutia.core.probe import numbered
 from minutia.storage.data import load_dataset
 from minutia.storage.models import Entry, ModelStore, load_weights, save_weights
 
+DATA_ONLY = ("onnx", "replay", "toy")
+"""Kinds of models that are opened without running anybody's code."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -70,6 +73,12 @@ def build(store: ModelStore, tasks: Sequence[Task], *, jobs: int = 0, progress: 
 
 def open_entry(store: ModelStore, entry: Entry) -> Model:
     """Open a stored model: its architecture from the spec, its weights from the store, its card from the entry."""
+    kind = entry.spec.partition(":")[0]
+    if kind not in DATA_ONLY and not store.own:
+        raise FileError(
+            f"expected models that are data, got code ({entry.spec}) named by {store.root}, a store that was not made "
+            "here: read that code first, then 'minutia null trust' the store"
+        )
     return _opened(store.root, entry)
 
 
@@ -99,9 +108,15 @@ def architecture(spec: str) -> str:
     return f"{place}?{'&'.join(kept)}" if kept else place
 
 
-def accuracy(model: Model, inputs: Array, labels: Array) -> float:
-    """Share of right answers; refused or invalid ones are wrong."""
-    return float(np.mean(model.ask(numbered(inputs, {})).labels == labels))
+def held_out(model: Model, inputs: Array, labels: Array) -> dict[str, float]:
+    """Accuracy, and mean confidence where scores are known, on inputs that no model was trained on."""
+    if not len(labels):
+        return {}
+    answers = model.ask(numbered(inputs, {}))
+    found = {"accuracy": float(np.mean(answers.labels == labels))}
+    if answers.scores is not None and (answers.status == Status.OK).all():
+        found["confidence"] = float(answers.scores.max(axis=1).mean())
+    return found
 
 
 def _tell(progress: Progress | None, done: int, total: int, what: str) -> None:
@@ -147,6 +162,14 @@ def _deaf_to_ctrl_c() -> Iterator[None]:
 def _one_thread() -> None:
     """Several processes with several threads each would only wait for one another; read when torch is loaded."""
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this worker when its parent is gone: nobody would note what it makes."""
+    while os.getppid() == parent:
+        Event().wait(1.0)
+    os._exit(1)
 
 
 def _make(root: str, task: Task) -> Entry:
@@ -158,9 +181,8 @@ def _make(root: str, task: Task) -> Entry:
         made = _trained(task, data.inputs, data.labels)
     else:
         made, fidelity = _attacked(root, task)
-    if len(data.test_labels):
-        fidelity["accuracy"] = accuracy(made, data.test_inputs, data.test_labels)
-    card = replace(made.card, fidelity=fidelity)
+    measured = held_out(made, data.test_inputs, data.test_labels)
+    card = replace(made.card, fidelity={**fidelity, **measured})
     assert isinstance(made, WeightModel)
     return Entry(task.role, task.kind, task.spec, card, save_weights(Path(root), dict(made.tensors())))
 
@@ -171,7 +193,7 @@ def _trained(task: Task, inputs: Array, labels: Array) -> TrainableModel:
     if not isinstance(blank, TrainableModel):
         raise UsageError(f"expected a model that can be trained, got {task.spec}: collect finished models instead")
     made = blank.trained(inputs, labels, replace(task.plan, reset="everything"), task.seed)
-    recipe = canonical_json([task.spec, task.data, task.plan.plain()])
+    recipe = canonical_json([architecture(task.spec), load_dataset(task.data).digest, task.plan.plain()])
     made.card = ModelCard(made.card.id, sha256(canonical_json([recipe, task.seed]).encode()), recipe)
     return made
 
@@ -199,10 +221,10 @@ def _opened(root: Path, entry: Entry) -> Model:
     if entry.weights is not None:
         assert isinstance(found, WeightModel)
         found = found.rebuilt(load_weights(root, entry.weights))
-    elif entry.role != "owner" and found.card.id != entry.card.id:
+    if found.card.id != entry.card.id:
         raise ModelError(
-            f"expected the model {entry.card.id[:19]}… that was collected from {entry.spec}, "
-            f"got {found.card.id[:19]}…: the file was changed since, collect it again"
+            f"expected the model {entry.card.id[:19]}… under {entry.spec}, got {found.card.id[:19]}…: its file or code "
+            "was changed since, or its spec does not build it; open it as KIND:… or collect it again"
         )
     found.card = entry.card
     return found

@@ -66,9 +66,9 @@ class IPGuard(MatchRate):
         assert isinstance(model, GradientModel)
         wanted = self.probes * self.oversample
         rows = rng.choice(len(material.inputs), wanted, replace=wanted > len(material.inputs))
-        crafted, _ = self.craft(model, material.inputs[rows], material, rng)
-        points = np.unique(material.stored(crafted), axis=0)
-        labels = _agreed_labels(model, points)
+        crafted, reached = self.craft(model, material.inputs[rows], material, rng)
+        points = np.unique(material.stored(crafted[reached]), axis=0)
+        labels = _agreed_labels(model, points) if len(points) else np.empty(0, dtype=int)
         points, labels = points[labels >= 0], labels[labels >= 0]
         if len(points) < self.probes:
             raise ModelError(
