@@ -1,11 +1,14 @@
 """What all tests share: one thread, one deterministic profile for hypothesis, toy models in a folder."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Which stores are one's own is noted in a folder of the user's; tests have one of their own.
 os.environ["MINUTIA_DATA_DIR"] = tempfile.mkdtemp(prefix="minutia-tests-")
+atexit.register(shutil.rmtree, os.environ["MINUTIA_DATA_DIR"], ignore_errors=True)
 
 import pytest
 from hypothesis import settings

@@ -344,6 +344,49 @@ def test_more_than_half_lost_is_undecidable(lost, decided):
         assert not verdict.ruled_out, "who loses questions rules nothing out"
 
 
+@pytest.mark.parametrize("turn", [0, 1, 2])
+def test_renamed_classes_are_no_alibi(turn):
+    """A copy that answers in another class order scores nothing, and is not taken for innocent."""
+    fp = fingerprint(60, controls={kind: [50] * 9 for kind in EVERY_KIND})
+    renamed = (own_labels(60) + turn) % CLASSES
+    verdict = judged(fp, seen(fp, "suspect", renamed), null(fp, [10] * 9))
+    assert ("permuted-labels" in verdict.flags) == (turn > 0)
+    assert verdict.outcome == ("inconclusive" if turn else "match")
+    shuffled = np.random.default_rng(0).permutation(own_labels(60))
+    innocent = judged(fp, seen(fp, "suspect", shuffled), null(fp, [20] * 9))
+    assert "permuted-labels" not in innocent.flags and innocent.outcome == "no-match"
+
+
+def test_renaming_is_sought_only_where_the_owner_answered():
+    fp = fingerprint(60)
+    fp = dataclasses.replace(fp, answers=Answers.from_labels(np.where(np.arange(60) < 5, -1, own_labels(60))))
+    assert "permuted-labels" in judged(fp, seen(fp, "s", (own_labels(60) + 1) % CLASSES), null(fp, [10] * 9)).flags
+
+
+@pytest.mark.parametrize(
+    ("owner", "unlike"),
+    [
+        ({"accuracy": 0.9, "confidence": 0.8}, False),
+        ({"accuracy": 0.5}, True),
+        ({"confidence": 0.2}, True),
+        ({"other": 0.0}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("rung", ["same data and recipe, other seed", "other architecture, same data"])
+def test_a_null_that_was_trained_otherwise_cannot_decide(owner, unlike, rung):
+    fp = dataclasses.replace(fingerprint(), owner=ModelCard("owner", "owner", fidelity=owner))
+    figures = {"accuracy": 0.9, "confidence": 0.8}
+    of = null(fp, INNOCENT, rung=rung)
+    measured = [
+        dataclasses.replace(o, subject=dataclasses.replace(o.subject, fidelity=figures)) for o in of.observations
+    ]
+    verdict = judged(fp, matching(fp, "suspect", N), dataclasses.replace(of, observations=tuple(measured)))
+    flagged = unlike and rung.startswith("same data")
+    assert ("null-unlike-owner" in verdict.flags) == flagged
+    assert verdict.outcome == ("inconclusive" if flagged else "match")
+
+
 def test_nothing_arrived_is_refused():
     fp = fingerprint()
     suspect = matching(fp, "suspect", N, status=status_of(range(N), Status.FAILED))

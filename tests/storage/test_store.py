@@ -145,6 +145,18 @@ def test_a_store_from_elsewhere_may_not_name_code(tmp_path, monkeypatch):
     assert (tmp_path / "ran").exists(), "trusted code runs"
 
 
+@pytest.mark.parametrize("kept", ["zoo.json", "journal.sqlite", ""])
+def test_only_a_store_that_begins_empty_is_ones_own(tmp_path, kept):
+    gift = ModelStore(tmp_path / "gift")
+    gift.write_manifest(HEADER, [ENTRY])
+    gift.finish("task", ENTRY)
+    gift.journal.close()
+    for path in gift.root.iterdir():
+        if path.is_file() and path.name != kept:
+            path.unlink()
+    assert ModelStore(gift.root).own == (kept == "")
+
+
 @pytest.mark.parametrize("name", ["../a.safetensors", "/etc/passwd", "models/../x.safetensors", "models/x.safetensors"])
 def test_weights_outside_the_store_are_refused(tmp_path, name):
     store = ModelStore(tmp_path)

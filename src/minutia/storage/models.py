@@ -56,7 +56,8 @@ class ModelStore:
             (root / "models").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"expected a folder for models at {root}, got {error.strerror}: choose another") from error
-        if not (root / "zoo.json").is_file() and not trust.is_own(root):
+        fresh = not (root / "zoo.json").is_file() and not (root / "journal.sqlite").is_file()
+        if fresh and not trust.is_own(root):  # a journal names models too: one that is there already is not ours
             trust.claim(root)
         self.journal = SqliteJournal(root / "journal.sqlite")
 
