@@ -8,11 +8,11 @@ import tempfile
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Which stores are one's own is noted in a folder of the user's; tests have one of their own.
 os.environ["MINUTIA_DATA_DIR"] = tempfile.mkdtemp(prefix="minutia-tests-")
-atexit.register(shutil.rmtree, os.environ["MINUTIA_DATA_DIR"], ignore_errors=True)
 
 import pytest
 from hypothesis import settings
 
+atexit.register(shutil.rmtree, os.environ["MINUTIA_DATA_DIR"], ignore_errors=True)
 settings.register_profile("minutia", deadline=None, max_examples=50, print_blob=True)
 settings.load_profile("minutia")
 

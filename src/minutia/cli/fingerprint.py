@@ -49,6 +49,7 @@ def extract(
     from minutia.core.access import Access
     from minutia.core.errors import FileError
     from minutia.core.fingerprint import THREATS
+    from minutia.core.judge import unlike_owner
     from minutia.report.json import dumps
     from minutia.storage.data import load_dataset
     from minutia.storage.files import save_fingerprint, save_null
@@ -88,6 +89,8 @@ def extract(
         save_null(null, null_path(output))
     found = _shown(fp) | {"file": str(output), "null": null.m if null else 0}
     if null is not None and null.m:
+        if unlike_owner(fp.owner, [o.subject for o in null.observations]):
+            console.say("the null was not trained like the owner's model: held-out accuracy or confidence is another")
         found["recognises"] = _recognised(fp, null)
     console.put(dumps(found) if as_json else _text(found), None)
 

@@ -278,7 +278,8 @@ def _calibration_flags(
     known = {o.subject.id for o in (*null.observations, *fp.reference)}
     raised = {
         "null-missing": null.m == 0,
-        "null-unlike-owner": null.rung == HARDEST_RUNG and _unlike(fp.owner, [o.subject for o in null.observations]),
+        "null-unlike-owner": null.rung == HARDEST_RUNG
+        and unlike_owner(fp.owner, [o.subject for o in null.observations]),
         "null-too-small": floor is not None and floor > alpha + 1e-12,
         "null-easier-rung": null.m > 0 and null.rung != HARDEST_RUNG,
         "suspect-is-calibrator": seen.subject.id in known,
@@ -289,7 +290,7 @@ def _calibration_flags(
     return [name for name, found in raised.items() if found]
 
 
-def _unlike(owner: ModelCard, innocents: Sequence[ModelCard]) -> bool:
+def unlike_owner(owner: ModelCard, innocents: Sequence[ModelCard]) -> bool:
     """Whether models said to be of the owner's recipe are plainly trained otherwise: held-out figures tell."""
     for name, least in OWNER_WITHIN.items():
         seen = [card.fidelity[name] for card in innocents if name in card.fidelity]
