@@ -17,7 +17,14 @@ MINUTIA = (sys.executable, "-m", "minutia")
 
 def started(place, *arguments, **more):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **more}
-    return subprocess.Popen([*MINUTIA, *map(str, arguments)], cwd=place, start_new_session=True, **pipes)
+    # A shell's background jobs ignore Ctrl-C and their children inherit that: a terminal's do not.
+    return subprocess.Popen(
+        [*MINUTIA, *map(str, arguments)], cwd=place, start_new_session=True, preexec_fn=_hear_ctrl_c, **pipes
+    )
+
+
+def _hear_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(place, *arguments):
