@@ -121,10 +121,12 @@ def test_ruling_out_needs_nine_copies(copies, ruled_out):
     assert (verdict.outcome == "no-match", verdict.ruled_out) == (ruled_out, ("prune",) * ruled_out)
 
 
-@pytest.mark.parametrize(("lower", "ruled_out"), [(0, True), (1, True), (2, False)])
-def test_a_copy_that_scores_as_low_counts_against_ruling_out(lower, ruled_out):
-    """With 19 copies one may score as low as the suspect: (1 + 1)/20 = 0.1."""
-    fp = fingerprint(controls={"prune": [3] * lower + [9] * (19 - lower)}, threats=("prune",))
+@pytest.mark.parametrize(
+    ("copies", "lower", "ruled_out"), [(19, 0, True), (19, 1, True), (19, 2, False), (18, 1, False)]
+)
+def test_a_copy_that_scores_as_low_counts_against_ruling_out(copies, lower, ruled_out):
+    """With 19 copies one may score as low as the suspect: (1 + 1)/20 = 0.1; with 18 it is 2/19."""
+    fp = fingerprint(controls={"prune": [3] * lower + [9] * (copies - lower)}, threats=("prune",))
     verdict = judged(fp, matching(fp, "suspect", 3), null(fp, INNOCENT))
     assert bool(verdict.ruled_out) == ruled_out
 
@@ -164,6 +166,7 @@ def test_a_null_too_small_says_how_many_are_needed(alpha, m, needed):
     assert (verdict.outcome, verdict.exit_code) == ("inconclusive", 3)
     assert "null-too-small" in verdict.flags
     assert f"{needed} are needed" in verdict.reasons[0]
+    assert "positive-control-failed" not in verdict.flags, "the owner is measured at the level that this null allows"
     enough = judged(fp, matching(fp, "suspect", N), null(fp, [1] * needed), alpha=alpha)
     assert enough.outcome == "match"
 
@@ -181,10 +184,10 @@ def test_no_verdict_where_the_owner_is_not_recognised(again):
 @pytest.mark.parametrize(("hits", "outcome"), [(4, "inconclusive"), (6, "inconclusive"), (7, "match"), (12, "match")])
 def test_unlike_the_null_is_not_yet_like_the_owner(hits, outcome):
     """Halfway between the null's mean (1.67 of 12) and the owner (12 of 12) lie 6.8 matches."""
-    fp = fingerprint()
+    fp = fingerprint(controls=ALL_KINDS)
     verdict = judged(fp, matching(fp, "suspect", hits), null(fp, INNOCENT))
     assert verdict.p_value == pytest.approx(0.1)
-    assert verdict.outcome == outcome
+    assert verdict.outcome == outcome and verdict.ruled_out == ()
     assert ("weak-resemblance" in verdict.flags) == (outcome != "match")
 
 

@@ -133,6 +133,7 @@ def test_a_store_from_elsewhere_may_not_name_code(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     monkeypatch.chdir(tmp_path)
     gift = ModelStore(tmp_path / "gift")
+    monkeypatch.setattr(trust, "_made_in_this_run", set())
     entry = Entry("calibrator", "a rung", "torch:evil.py:f", TOY.card, None)
     gift.write_manifest({}, [entry])
     (gift.root / "origin").write_text("somebody else's")
@@ -146,8 +147,9 @@ def test_a_store_from_elsewhere_may_not_name_code(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", ["zoo.json", "journal.sqlite", ""])
-def test_only_a_store_that_begins_empty_is_ones_own(tmp_path, kept):
+def test_only_a_store_that_begins_empty_is_ones_own(tmp_path, monkeypatch, kept):
     gift = ModelStore(tmp_path / "gift")
+    monkeypatch.setattr(trust, "_made_in_this_run", set())
     gift.write_manifest(HEADER, [ENTRY])
     gift.finish("task", ENTRY)
     gift.journal.close()
@@ -165,3 +167,11 @@ def test_weights_outside_the_store_are_refused(tmp_path, name):
     path.write_text(path.read_text().replace(ENTRY.weights, name))
     with pytest.raises(FileError, match="manifest"):
         store.manifest()
+
+
+def test_without_a_folder_to_note_it_in_a_new_store_is_ones_own_for_this_run(tmp_path, monkeypatch):
+    (tmp_path / "a-file").touch()
+    monkeypatch.setenv("MINUTIA_DATA_DIR", str(tmp_path / "a-file" / "below"))
+    assert ModelStore(tmp_path / "new").own
+    with pytest.raises(FileError, match="MINUTIA_DATA_DIR"):
+        trust.claim(tmp_path / "new")

@@ -58,7 +58,7 @@ class ModelStore:
             raise FileError(f"expected a folder for models at {root}, got {error.strerror}: choose another") from error
         fresh = not (root / "zoo.json").is_file() and not (root / "journal.sqlite").is_file()
         if fresh and not trust.is_own(root):  # a journal names models too: one that is there already is not ours
-            trust.claim(root)
+            trust.made(root)
         self.journal = SqliteJournal(root / "journal.sqlite")
 
     @property

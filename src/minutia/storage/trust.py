@@ -7,12 +7,14 @@ digest is remembered in the user's own data folder. A store from elsewhere carri
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from minutia.core.digest import sha256
 from minutia.core.errors import FileError
 
 TOKEN = "origin"
+_made_in_this_run: set[Path] = set()
 
 
 def claim(store: Path) -> None:
@@ -32,8 +34,17 @@ def claim(store: Path) -> None:
         ) from error
 
 
+def made(store: Path) -> None:
+    """A store was made just now: claim it, for this run alone where nothing can be noted in the user's folder."""
+    _made_in_this_run.add(store.resolve())
+    with suppress(FileError):
+        claim(store)
+
+
 def is_own(store: Path) -> bool:
     """Whether this user made the store, or has said that he trusts it."""
+    if store.resolve() in _made_in_this_run:
+        return True
     token, known = store / TOKEN, _known()
     if not token.is_file() or token.stat().st_size > 1024 or not known.is_file():
         return False
