@@ -14,7 +14,8 @@ def page(report: dict[str, Any]) -> str:
     parts = [
         "# Measured on digits",
         f"Measured {report['date']}, seeds {', '.join(map(str, report['seeds']))} (parameters were chosen on seeds "
-        "0 to 3, and improved on 10 to 12; 20 to 22 were measured twice, no choice followed from them), scikit-learn's digits, one thread per process. "
+        "0 to 3, and improved on 10 to 12; 20 to 22 were measured twice, "
+        "no choice followed from them), scikit-learn's digits, one thread per process. "
         "Every seed has its own owner, 99 calibrators, "
         "20 spent models, copies and innocents. Intervals are Clopper-Pearson, 95 %, over models.",
         "## False alarms",
