@@ -1,19 +1,18 @@
 """Names to classes, lazily: built-ins come in by the same entry points as strangers' plug-ins."""
 
-import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from minutia.core.attack import Attack
+from minutia.core.attack import Attack, Chain, Claim
 from minutia.core.errors import ModelError, UnknownNameError, UsageError
-from minutia.core.keys import split_key
+from minutia.core.keys import did_you_mean, split_chain, split_key
 from minutia.core.method import Method
 from minutia.core.model import Model
 
-GROUPS = ("methods", "models", "attacks")
+GROUPS = ("methods", "models", "attacks", "claims")
 
 
 @lru_cache
@@ -22,7 +21,7 @@ def _found(group: str) -> dict[str, EntryPoint]:
 
 
 def names(group: str) -> list[str]:
-    """Installed names of a group: methods, models or attacks.
+    """Installed names of a group: methods, models, attacks or claims.
 
     >>> "ipguard" in names("methods")
     True
@@ -34,7 +33,7 @@ def load(group: str, name: str) -> Any:
     """Import what a name stands for; an unknown name is answered with the nearest ones."""
     point = _found(group).get(name)
     if point is None:
-        raise UnknownNameError(f"expected one of the {group} {_listed(names(group))}, got {name!r}{_near(group, name)}")
+        raise UnknownNameError(f"expected one of the {group} ({_listed(names(group))}), got {name!r}{did_you_mean(name, names(group))}")
     return point.load()
 
 
@@ -44,15 +43,31 @@ def method(key: str) -> Method:
     >>> method("ipguard(probes=20)").probes
     20
     """
-    name, _, _ = split_key(key)
+    name = split_key(key).name
     cls: type[Method] = load("methods", name)
     return cls.from_key(key)
 
 
 def attack(key: str) -> Attack:
-    """A configured attack from ``name`` or ``name(parameter=value,…)``."""
-    name, _, _ = split_key(key)
+    """A configured attack from ``name``, ``name/preset(parameter=value,…)``, or several of them joined by ``+``.
+
+    >>> attack("prune(fraction=0.6,spread=0)+fine_tune_all").kind
+    'prune+fine-tune-all'
+    """
+    steps = tuple(_attack(step) for step in split_chain(key))
+    return steps[0] if len(steps) == 1 else Chain(steps)
+
+
+def _attack(key: str) -> Attack:
+    name = split_key(key).name
     cls: type[Attack] = load("attacks", name)
+    return cls.from_key(key)
+
+
+def claim(key: str) -> Claim:
+    """A configured false-claim attack from ``name`` or ``name(parameter=value,…)``."""
+    name = split_key(key).name
+    cls: type[Claim] = load("claims", name)
     return cls.from_key(key)
 
 
@@ -105,11 +120,6 @@ def _sniffed(path: Path) -> str:
         f"expected an ONNX file or a transcript (JSON lines), got {path} of unknown content: "
         "name its kind, as in onnx:FILE or torch:module:factory?weights=FILE"
     )
-
-
-def _near(group: str, name: str) -> str:
-    near = difflib.get_close_matches(name, names(group), n=1)
-    return f": did you mean {near[0]}?" if near else ""
 
 
 def _listed(items: Iterable[str]) -> str:

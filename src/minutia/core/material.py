@@ -11,6 +11,14 @@ from minutia.core.model import Model
 
 
 @dataclass(frozen=True, eq=False)
+class Disclosed:
+    """Probes that a thief got to know, inputs (n, *shape), with the labels that convict (n,)."""
+
+    inputs: Array
+    labels: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Material:
     """Inputs (n, *shape) with labels (n,), and models by role.
 
@@ -18,6 +26,10 @@ class Material:
     ``unrelated`` are spent: they screen probes and can never calibrate. ``derived`` are copies used to order
     probes, ``controls`` other copies per kind of theft, kept in the fingerprint to say what is ruled out.
     ``bounds`` is the valid input box, ``levels`` the number of grey levels inputs are stored with (None: float).
+    ``content`` says what inputs are: image, tabular, or text (numbers of tokens).
+
+    Some attacks use more: ``foreign`` inputs with labels of another domain, ``companion``, a model the thief made
+    without the victim, ``student``, another architecture that he can train, and ``disclosed`` probes.
     """
 
     inputs: Array
@@ -28,6 +40,11 @@ class Material:
     bounds: tuple[float, float] = (0.0, 1.0)
     levels: int | None = None
     held_out: tuple[Array, Array] | None = None
+    content: str = "image"
+    foreign: tuple[Array, Array] | None = None
+    companion: Model | None = None
+    student: Model | None = None
+    disclosed: Disclosed | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.labels):

@@ -70,10 +70,10 @@ class Method(ABC):
     @classmethod
     def from_key(cls, key: str) -> Self:
         """Rebuild the method that a fingerprint names; another version is refused."""
-        name, parameters, version = split_key(key)
-        if (name, version) != (cls.name, cls.version):
+        name, parameters, version, preset = split_key(key)
+        if (name, version, preset) != (cls.name, cls.version, ""):
             raise UsageError(
-                f"expected a fingerprint of {cls.name}@{cls.version}, got {name}@{version}: "
+                f"expected a fingerprint of {cls.name}@{cls.version}, got {key}: "
                 "install the minutia version that wrote it"
             )
         built: Self = configured(cls, cls.name, parameters)

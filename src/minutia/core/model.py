@@ -1,6 +1,7 @@
 """Models: anything that answers probes, and what more access adds."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -84,7 +85,10 @@ class WeightModel(Model, Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: plain values, so that the plan is part of a recipe's name and of a task's digest."""
+    """How to train: plain values, so that the plan is part of a recipe's name and of a task's digest.
+
+    ``momentum`` is that of sgd. ``classes`` replaces the last layer by a fresh one with so many outputs.
+    """
 
     epochs: int = 10
     batch_size: int = 64
@@ -93,20 +97,76 @@ class Plan:
     layers: Literal["all", "last"] = "all"
     reset: Literal["nothing", "last", "everything"] = "nothing"
     temperature: float = 1.0
+    optimiser: Literal["adam", "sgd"] = "adam"
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    classes: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or not self.learning_rate > 0 or not self.temperature > 0:
             raise UsageError(f"expected positive epochs, batch size, learning rate and temperature, got {self}")
+        if self.optimiser not in ("adam", "sgd") or self.schedule not in ("constant", "cosine", "steps"):
+            raise UsageError(f"expected optimiser adam or sgd and schedule constant, cosine or steps, got {self}")
+        if not 0 <= self.momentum < 1 or self.classes < 0 or self.classes == 1:
+            raise UsageError(f"expected momentum in [0, 1) and 2 or more classes (0: as they are), got {self}")
+
+    def steps(self, inputs: int) -> int:
+        """Optimiser steps for this many inputs.
+
+        >>> Plan(epochs=2, batch_size=64).steps(100)
+        4
+        """
+        return self.epochs * -(-inputs // self.batch_size)
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate after a share of the epochs: constant; half a cosine down to 0; or times 0.2 each after
+        a third, seven twelfths and five sixths (20, 35 and 50 of 60 epochs).
+
+        >>> Plan(learning_rate=1.0, schedule="steps").rate_at(0.5)
+        0.2
+        """
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+        if self.schedule == "steps":
+            return self.learning_rate * 0.2 ** sum(progress >= at - 1e-9 for at in (1 / 3, 7 / 12, 5 / 6))
+        return self.learning_rate
 
     def plain(self) -> dict[str, Any]:
         """The plan as plain data."""
         return dict(self.__dict__)
 
 
+@dataclass(frozen=True, eq=False)
+class Steer:
+    """Pull a group of hidden units towards ``targets`` (n, count) while training: weight * mean squared distance.
+
+    What is pulled is what ``LayeredModel.features`` shows of the group ``units``.
+    """
+
+    units: str
+    targets: Array
+    weight: float = 1.0
+
+
 @runtime_checkable
 class TrainableModel(WeightModel, Protocol):
     """A model that can be trained further, or anew from a fresh initialisation."""
 
-    def trained(self, inputs: Array, targets: Array, plan: Plan, seed: int) -> "TrainableModel":
+    def trained(
+        self, inputs: Array, targets: Array, plan: Plan, seed: int, *, steer: Steer | None = None
+    ) -> "TrainableModel":
         """A trained copy; targets are labels (n,) or probabilities (n, classes). The seed fixes everything."""
+        ...
+
+
+@runtime_checkable
+class JointlyTrainable(TrainableModel, Protocol):
+    """A model of which many can be trained at a time in less time than one after the other."""
+
+    joint: bool
+
+    def trained_many(
+        self, inputs: Array, targets: Array, plan: Plan, seeds: Sequence[int]
+    ) -> "Sequence[TrainableModel]":
+        """One fresh training per seed; a seed's weights do not depend on the others in the call."""
         ...
