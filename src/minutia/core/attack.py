@@ -168,13 +168,15 @@ class Claim(_Parametrised, ABC):
         """Return the forged fingerprint: the accuser's probes with his own model's true answers."""
 
 
-def destroyed(card: ModelCard) -> bool:
+def destroyed(fidelity: Mapping[str, float]) -> bool:
     """Whether a copy kept less than a quarter of its parent's lead over guessing: nobody would steal that.
 
-    >>> destroyed(ModelCard("a", "r", fidelity={"accuracy": 0.2, "accuracy_before": 0.9, "chance": 0.1}))
-    True
+    Not measured is not destroyed.
+
+    >>> destroyed({"accuracy": 0.2, "accuracy_before": 0.9, "chance": 0.1}), destroyed({"accuracy": 0.2})
+    (True, False)
     """
-    measured = [card.fidelity.get(name) for name in ("accuracy", "accuracy_before", "chance")]
+    measured = [fidelity.get(name) for name in ("accuracy", "accuracy_before", "chance")]
     if any(value is None for value in measured):
         return False
     after, before, chance = (float(value or 0.0) for value in measured)

@@ -1,7 +1,6 @@
 """Small honest models in numpy: a classifier with every kind of access, and a character language model."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,14 +12,14 @@ from minutia.core.access import Access
 from minutia.core.answers import Answers, Status
 from minutia.core.digest import Array, canonical_json, content_digest
 from minutia.core.errors import FileError, ModelError, UsageError
-from minutia.core.model import ModelCard, Plan
+from minutia.core.model import ModelCard, Plan, Steer
 from minutia.core.probe import Content, Probe, ProbeSet
 from minutia.models import one_line, read_bounded, split_spec, whole_number
+from minutia.models.toy_training import Layer, as_probabilities, drawn, fit, forward, prepared, softmax
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOKENS = 2**16
 OPTIONS = {"mlp": ("sizes", "seed"), "ngram": ("text", "order")}
-Layer = tuple[Array, Array]
 
 
 class ToyClassifier:
@@ -54,7 +53,7 @@ class ToyClassifier:
             raise UsageError(f"expected sizes such as 64-32-10 (inputs, hidden, classes), got {tuple(sizes)}")
         rng = np.random.default_rng(seed)
         spec = f"toy:mlp?sizes={'-'.join(map(str, sizes))}&seed={seed}"
-        return cls(_named([_drawn(rng, a, b) for a, b in pairwise(sizes)]), spec)
+        return cls(_named([drawn(rng, a, b) for a, b in pairwise(sizes)]), spec)
 
     def ask(self, probes: ProbeSet) -> Answers:
         """Logits and softmax scores of every probe."""
@@ -88,20 +87,22 @@ class ToyClassifier:
                 )
         return self._child({**own, **weights})
 
-    def trained(self, inputs: Array, targets: Array, plan: Plan, seed: int) -> "ToyClassifier":
-        """Train a copy with minibatch Adam; a full reset starts a new root, all else has this parent.
+    def trained(
+        self, inputs: Array, targets: Array, plan: Plan, seed: int, *, steer: Steer | None = None
+    ) -> "ToyClassifier":
+        """Train a copy on minibatches; a full reset starts a new root, all else has this parent.
 
-        ``targets`` are labels (n,) or probabilities (n, classes) at ``plan.temperature``; weight decay is
-        decoupled.
+        ``targets`` are labels (n,) or probabilities (n, classes) at ``plan.temperature``. Weight decay is
+        decoupled with Adam, part of the gradient with SGD. ``steer`` pulls one of the groups that ``units`` names.
         """
         rng = np.random.default_rng(seed)
-        layers = _reset(self._layers, plan.reset, rng)
-        x, y = self._flat(inputs), _targets(targets, len(inputs), layers[-1][1].size)
-        weights = _named(_fit(layers, x, y, plan, rng))
-        return ToyClassifier(weights) if plan.reset == "everything" else self._child(weights)
+        layers = prepared(self._layers, plan, rng)
+        x, y = self._flat(inputs), as_probabilities(targets, len(inputs), layers[-1][1].size)
+        weights = _named(fit(layers, x, y, plan, rng, steer))
+        return ToyClassifier(weights, _architecture(weights)) if plan.reset == "everything" else self._child(weights)
 
     def _child(self, weights: Mapping[str, Array]) -> "ToyClassifier":
-        child = ToyClassifier(weights)
+        child = ToyClassifier(weights, _architecture(weights))
         child.card = ModelCard(child.card.id, self.card.root, self.card.recipe, (self.card.id,))
         return child
 
@@ -115,7 +116,7 @@ class ToyClassifier:
         return np.asarray(inputs, np.float32).reshape(shape[0], needed)
 
     def _forward(self, x: Array) -> list[Array]:
-        return _forward(self._layers, x)
+        return forward(self._layers, x)
 
 
 class NgramModel:
@@ -214,17 +215,6 @@ def open_model(rest: str) -> ToyClassifier | NgramModel:
     return ToyClassifier(_read_weights(Path(target)), f"toy:{rest}")
 
 
-def softmax(logits: Array) -> Array:
-    """Probabilities of logits (n, classes) in float32; rows with NaN or infinity stay without meaning.
-
-    >>> softmax(np.array([[0.0, 0.0]])).tolist()
-    [[0.5, 0.5]]
-    """
-    with np.errstate(invalid="ignore", over="ignore"):
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
-
-
 def _layers(weights: Mapping[str, Array]) -> list[Layer]:
     """Pairs (w, b) in order, after names and shapes have been checked."""
     arrays = {name: np.array(value, np.float32) for name, value in weights.items()}
@@ -245,74 +235,14 @@ def _layers(weights: Mapping[str, Array]) -> list[Layer]:
     return [(arrays[f"w{i}"], arrays[f"b{i}"]) for i in range(depth)]
 
 
+def _architecture(weights: Mapping[str, Array]) -> str:
+    """The spec of a network with these sizes: a copy is opened again by it and its weights."""
+    sizes = [len(weights["w0"]), *(weights[f"b{i}"].size for i in range(len(weights) // 2))]
+    return f"toy:mlp?sizes={'-'.join(map(str, sizes))}"
+
+
 def _named(layers: Sequence[Layer]) -> dict[str, Array]:
     return {f"{kind}{i}": value for i, pair in enumerate(layers) for kind, value in zip("wb", pair, strict=True)}
-
-
-def _drawn(rng: np.random.Generator, inputs: int, outputs: int) -> Layer:
-    """He initialisation: variance 2 / inputs, zero biases."""
-    w = rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs)
-    return w.astype(np.float32), np.zeros(outputs, np.float32)
-
-
-def _reset(layers: Sequence[Layer], what: str, rng: np.random.Generator) -> list[Layer]:
-    """Copy the layers; the last one, or all, are drawn anew."""
-    kept = {"nothing": len(layers), "last": len(layers) - 1, "everything": 0}[what]
-    return [(w.copy(), b.copy()) for w, b in layers[:kept]] + [_drawn(rng, *w.shape) for w, _ in layers[kept:]]
-
-
-def _targets(targets: Array, count: int, classes: int) -> Array:
-    """Labels or probabilities as probabilities (n, classes)."""
-    y = np.asarray(targets)
-    if y.shape == (count, classes) and y.dtype.kind == "f":
-        return y.astype(np.float32)
-    if y.shape != (count,) or y.dtype.kind not in "iu" or (count and not 0 <= y.min() <= y.max() < classes):
-        raise ModelError(
-            f"expected labels ({count},) below {classes} or probabilities ({count}, {classes}), "
-            f"got {y.dtype} of shape {y.shape}: train with the classes the model was built for"
-        )
-    return np.asarray(np.eye(classes, dtype=np.float32)[y])
-
-
-def _forward(layers: Sequence[Layer], x: Array) -> list[Array]:
-    """Run the network: the input, every hidden activation (n, hidden), and the logits."""
-    steps = [x]
-    with np.errstate(invalid="ignore", over="ignore"):
-        for i, (w, b) in enumerate(layers):
-            x = x @ w + b
-            x = x if i == len(layers) - 1 else np.maximum(x, 0)
-            steps.append(x)
-    return steps
-
-
-def _slopes(layers: Sequence[Layer], x: Array, y: Array, temperature: float, frozen: int) -> list[Array]:
-    """Gradients of the mean of T^2 CE(softmax(logits/T), y) by every parameter behind the frozen layers."""
-    steps = _forward(layers, x)
-    slope = temperature * (softmax(steps[-1] / np.float32(temperature)) - y) / np.float32(len(x))
-    found: list[Array] = []
-    for i in range(len(layers) - 1, frozen - 1, -1):
-        found = [steps[i].T @ slope, slope.sum(axis=0), *found]
-        slope = (slope @ layers[i][0].T) * (steps[i] > 0)
-    return found
-
-
-def _fit(layers: list[Layer], x: Array, y: Array, plan: Plan, rng: np.random.Generator) -> list[Layer]:
-    """Train in place with Adam (Kingma & Ba 2015) and decoupled weight decay (Loshchilov & Hutter 2019)."""
-    frozen = len(layers) - 1 if plan.layers == "last" else 0
-    values = [value for pair in layers[frozen:] for value in pair]
-    first, second = [np.zeros_like(v) for v in values], [np.zeros_like(v) for v in values]
-    step = 0
-    for _ in range(plan.epochs):
-        order = rng.permutation(len(x))
-        for start in range(0, len(x), plan.batch_size):
-            rows, step = order[start : start + plan.batch_size], step + 1
-            slopes = _slopes(layers, x[rows], y[rows], plan.temperature, frozen)
-            rate = plan.learning_rate * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-            for value, slope, m, v in zip(values, slopes, first, second, strict=True):
-                m += 0.1 * (slope - m)
-                v += 0.001 * (slope**2 - v)
-                value -= plan.learning_rate * plan.weight_decay * value + rate * m / (np.sqrt(v) + 1e-8)
-    return layers
 
 
 def _sampling(probe: Probe) -> tuple[float, int, str, np.random.Generator]:

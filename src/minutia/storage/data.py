@@ -1,22 +1,37 @@
-"""Labelled data by specification: ``sklearn:digits`` or an ``.npz`` file, with a slice of rows if wanted."""
+"""Labelled data by specification: files, folders, the user's own code, and data sets that are built in."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from minutia.core.digest import Array, array_digest, canonical_json, sha256
-from minutia.core.errors import FileError, MissingExtraError, UsageError
+from minutia.core.errors import UsageError
+from minutia.storage.data_arrays import CONTENTS, Parts, npz_parts
+from minutia.storage.data_builtin import sklearn_parts, text_parts
+from minutia.storage.data_code import code_parts
+from minutia.storage.data_folder import folder_parts, image_files
+from minutia.storage.data_options import Options, one_of, span, split_options
 
-MAX_BYTES = 8 * 2**30
+CHOICES = ("rows", "classes")
+"""Options of every data set; they choose from what was read."""
+OWN_OPTIONS = {
+    "npz": ("content",),
+    "torch": ("content",),
+    "folder": ("size", "gray"),
+    "sklearn:photos": ("size", "rgb"),
+}
+"""Further options, which change how the data is read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Inputs (n, *shape) float32 with labels (n,), and a held-out part that no model is trained on.
 
-    ``bounds`` is the valid input box; ``levels`` the number of grey levels that inputs are stored with.
+    ``bounds`` is the valid input box; ``levels`` the number of grey levels that inputs are stored with. ``content``
+    says what inputs are: image, tabular (rows of numbers) or text (numbers of tokens).
     """
 
     spec: str
@@ -26,125 +41,130 @@ class Dataset:
     test_labels: Array
     bounds: tuple[float, float]
     levels: int | None
+    content: str = "image"
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of all four arrays."""
         parts = (self.inputs, self.labels, self.test_inputs, self.test_labels)
         return sha256(canonical_json([array_digest(a) for a in parts]).encode())
 
+    @property
+    def classes(self) -> int:
+        """Number of classes: labels of both parts are below it."""
+        return int(max(self.labels.max(initial=-1), self.test_labels.max(initial=-1))) + 1
+
 
 def load_dataset(spec: str) -> Dataset:
-    """Load ``sklearn:digits`` or ``file.npz``; ``?rows=0:700`` keeps those rows of the training part.
+    """Load a data set; a spec is a place, with options after ``?`` that are joined by ``&``.
 
-    An npz file holds ``x_train, y_train`` and, if it has them, ``x_test, y_test`` (else a fifth is held out);
+    | place | what it is |
+    |---|---|
+    | ``file.npz`` | ``x_train, y_train`` and, if it has them, ``x_test, y_test`` (else a fifth is held out) |
+    | a folder, or ``folder:PATH`` | images, one subfolder per class, perhaps beneath ``train/`` and ``test/`` |
+    | ``torch:module:factory``, ``torch:file.py:factory`` | your own code: a map-style data set, or (train, test) |
+    | ``sklearn:digits``, ``sklearn:photos`` | images that scikit-learn ships |
+    | ``sklearn:breast_cancer``, ``sklearn:wine`` | tables |
+    | ``text:topics`` | made-up sequences of tokens |
+
+    ``rows=0:700`` keeps those rows of the training part, ``classes=0:5`` only those classes of both parts, then
+    numbered from 0; rows are counted before classes are chosen. ``size=32`` and ``gray=true`` are for folders,
+    ``size`` and ``rgb=true`` for photos, ``content=text`` for whole numbers of tokens in a file or from code.
     uint8 images become float32 in [0, 1] with channels first.
+
+    Code is only ever run where the spec names it: never take a ``torch:`` spec from a stranger.
     """
-    try:
-        found = Path(spec.partition("?")[0]).stat()
-        return _loaded(spec, (found.st_mtime_ns, found.st_size))
-    except (OSError, ValueError):  # not a file: a name, or nothing, which is said below
-        return _loaded(spec, (0, 0))
+    if spec in _preloaded:
+        return _preloaded[spec]
+    kind, rest = _source(spec.partition("?")[0])
+    return _loaded(spec, kind, rest, _stamp(kind, rest))
+
+
+def preload(spec: str, dataset: Dataset) -> None:
+    """Keep a loaded data set under its spec until this process ends: another machine need not have the file.
+
+    >>> preload("elsewhere.npz", load_dataset("text:topics"))
+    >>> load_dataset("elsewhere.npz").classes
+    6
+    """
+    _preloaded[spec] = dataset
+
+
+_preloaded: dict[str, Dataset] = {}
+Stamp = tuple[int, ...]
 
 
 @lru_cache(maxsize=8)
-def _loaded(spec: str, stamp: tuple[int, int]) -> Dataset:
+def _loaded(spec: str, kind: str, rest: str, stamp: Stamp) -> Dataset:
     """Kept between calls, because every task of a zoo asks for it; a file that changed is read again."""
-    place, _, query = spec.partition("?")
-    rows = _rows(query, spec)
-    parts = _digits() if place == "sklearn:digits" else _npz(Path(place))
-    inputs, labels, test_inputs, test_labels, bounds, levels = parts
-    if not len(inputs[rows]):
-        raise UsageError(f"expected rows within 0:{len(inputs)}, got none with {spec!r}")
-    return Dataset(spec, inputs[rows], labels[rows], test_inputs, test_labels, bounds, levels)
+    own = OWN_OPTIONS.get(f"{kind}:{rest}", OWN_OPTIONS.get(kind, ()))
+    options = split_options(spec, (*CHOICES, *own))
+    rows, kept = span(options, "rows"), span(options, "classes")
+    read = _read(kind, rest, tuple((name, options[name]) for name in own if name in options), stamp)
+    inputs, labels = read.inputs[rows], read.labels[rows]
+    if not len(inputs):
+        raise UsageError(f"expected rows within 0:{len(read.inputs)}, got none with {spec!r}")
+    whole = Dataset(spec, inputs, labels, read.test_inputs, read.test_labels, read.bounds, read.levels, read.content)
+    return whole if kept == slice(None) else _of_classes(whole, kept)
 
 
-_Parts = tuple[Array, Array, Array, Array, tuple[float, float], int | None]
+def _of_classes(data: Dataset, kept: slice) -> Dataset:
+    """Only some classes, numbered from 0."""
+    chosen = range(data.classes)[kept]
+    if len(chosen) < 2:
+        raise UsageError(f"expected two or more classes within 0:{data.classes}, got {len(chosen)} with {data.spec!r}")
+    train, test = (np.isin(labels, chosen) for labels in (data.labels, data.test_labels))
+    if not train.any():
+        raise UsageError(f"expected rows of classes {chosen[0]} to {chosen[-1]}, got none with {data.spec!r}")
+    return Dataset(
+        data.spec,
+        data.inputs[train],
+        data.labels[train] - chosen[0],
+        data.test_inputs[test],
+        data.test_labels[test] - chosen[0],
+        data.bounds,
+        data.levels,
+        data.content,
+    )
 
 
-def _rows(query: str, spec: str) -> slice:
-    if not query:
-        return slice(None)
-    name, _, text = query.partition("=")
+@lru_cache(maxsize=4)
+def _read(kind: str, rest: str, options: tuple[tuple[str, str], ...], stamp: Stamp) -> Parts:
+    """Read a source once, whatever rows are wanted of it: their arrays are then views of the same memory."""
+    return READERS[kind](rest, dict(options))
+
+
+READERS: Mapping[str, Callable[[str, Options], Parts]] = {
+    "npz": lambda rest, options: npz_parts(Path(rest), one_of(options, "content", CONTENTS)),
+    "torch": lambda rest, options: code_parts(rest, one_of(options, "content", CONTENTS)),
+    "folder": lambda rest, options: folder_parts(Path(rest), options),
+    "sklearn": sklearn_parts,
+    "text": text_parts,
+}
+
+
+def _source(place: str) -> tuple[str, str]:
+    """The kind of a place and what its reader needs; a bare path is a folder or a file."""
+    kind, colon, rest = place.partition(":")
+    if colon and kind in READERS and kind != "npz":
+        return kind, rest
     try:
-        first, last = (int(t) if t else None for t in text.split(":"))
-    except ValueError:
-        first, name = None, ""
-        last = None
-    if name != "rows":
-        raise UsageError(f"expected ?rows=FIRST:LAST after the data, got {spec!r}")
-    return slice(first, last)
+        return ("folder" if place and Path(place).is_dir() else "npz"), place
+    except (OSError, ValueError):  # too long for a name, or with a null byte in it: said when it is read
+        return "npz", place
 
 
-def _digits() -> _Parts:
-    """1,797 real 8x8 images in a fixed order: 1,400 to train on, 397 held out."""
+def _stamp(kind: str, rest: str) -> Stamp:
+    """What changes when the files do."""
     try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingExtraError("scikit-learn", "demo", "the digits data set") from None
-    found = load_digits()
-    order = np.random.default_rng(1797).permutation(len(found.target))
-    images = (found.images / 16).astype(np.float32)[order, None]
-    labels = found.target[order].astype(np.int64)
-    return images[:1400], labels[:1400], images[1400:], labels[1400:], (0.0, 1.0), 256
+        sizes, times = zip(*((s.st_size, s.st_mtime_ns) for s in (p.stat() for p in _files(kind, rest))), strict=True)
+    except (OSError, ValueError):  # no file, or none that can be read: said when it is read
+        return ()
+    return len(sizes), sum(sizes), max(times)
 
 
-def _npz(path: Path) -> _Parts:
-    found = _read_npz(path)
-    names = ("x_train", "y_train") if "x_train" in found else ("inputs", "labels")
-    if names[0] not in found or names[1] not in found:
-        raise FileError(
-            f"expected arrays x_train and y_train (or inputs and labels) in {path}, got {', '.join(found) or 'none'}"
-        )
-    raw, labels = _pair(found, *names, path)
-    if "x_test" in found and "y_test" in found:
-        test, test_labels = _pair(found, "x_test", "y_test", path)
-        if test.shape[1:] != raw.shape[1:] or test.dtype != raw.dtype:
-            raise FileError(
-                f"expected x_test like x_train {raw.shape[1:]}, got {test.shape[1:]} {test.dtype} in {path}"
-            )
-    else:
-        order = np.random.default_rng(0).permutation(len(raw))
-        held, kept = order[: len(raw) // 5], order[len(raw) // 5 :]
-        raw, labels, test, test_labels = raw[kept], labels[kept], raw[held], labels[held]
-    levels = 256 if raw.dtype == np.uint8 else None
-    images, test_images = _as_inputs(raw), _as_inputs(test)
-    bounds = (0.0, 1.0) if levels else (float(images.min()), float(images.max()))
-    return images, labels, test_images, test_labels, bounds, levels
-
-
-def _pair(found: dict[str, Array], inputs: str, labels: str, path: Path) -> tuple[Array, Array]:
-    """Inputs (n, *shape) of finite numbers, and labels (n,) that count from 0."""
-    x, y = found[inputs], found[labels]
-    if x.ndim < 2 or not x.size or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
-        raise FileError(f"expected finite inputs (n, …) as {inputs} in {path}, got {x.dtype} of shape {x.shape}")
-    if y.ndim != 1 or y.dtype.kind not in "fiu" or not ((y >= 0) & (y < 2**31) & (y == np.round(y))).all():
-        raise FileError(f"expected labels 0, 1, … (n,) as {labels} in {path}, got {y.dtype} of shape {y.shape}")
-    if len(x) != len(y):
-        raise FileError(f"expected one label per input in {path}, got {len(x)} inputs and {len(y)} labels")
-    return x, y.astype(np.int64)
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        if not path.is_file():
-            raise FileError(f"expected data (sklearn:digits or an .npz file), found nothing at {path}")
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"expected at most {MAX_BYTES >> 30} GiB of data, got {path}: give a part of it")
-        with np.load(path, allow_pickle=False) as archive:
-            wanted = {"x_train", "y_train", "x_test", "y_test", "inputs", "labels"}
-            return {name: archive[name] for name in archive.files if name in wanted}
-    except FileError:
-        raise
-    except Exception as error:
-        raise FileError(f"expected a readable .npz of plain arrays, got {path}: {error}") from error
-
-
-def _as_inputs(raw: Array) -> Array:
-    """uint8 images to [0, 1] with channels first; floats as they are."""
-    if raw.dtype != np.uint8:
-        return np.ascontiguousarray(raw, dtype=np.float32)
-    scaled = raw.astype(np.float32) / 255
-    if scaled.ndim == 3:
-        return scaled[:, None]
-    return np.ascontiguousarray(np.moveaxis(scaled, 3, 1)) if scaled.ndim == 4 and raw.shape[3] in (1, 3, 4) else scaled
+def _files(kind: str, rest: str) -> Iterator[Path]:
+    if kind == "folder":
+        yield from image_files(Path(rest))
+    elif kind in ("npz", "torch"):
+        yield Path(rest.rpartition(":")[0] if kind == "torch" else rest)

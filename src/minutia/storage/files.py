@@ -4,6 +4,7 @@ The header's ``minutia`` entry is canonical JSON with the kind of value and its 
 recomputes the digest and the canonical bytes, so any change of any byte is noticed. See docs/reference/format.
 """
 
+import errno
 import json
 import os
 import tempfile
@@ -41,7 +42,9 @@ def write_atomically(path: Path, data: bytes, *, private: bool = True) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise FileError(f"expected to write {path}, got {error.strerror}: choose another place") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space, then the same command continues" if full else "choose another place"
+        raise FileError(f"expected to write {path}, got {error.strerror}: {remedy}") from error
 
 
 def save_fingerprint(fp: Fingerprint, path: Path) -> None:

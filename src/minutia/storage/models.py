@@ -1,7 +1,7 @@
 """A store of models by content: weights named by their digest, one manifest, one journal of finished tasks."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,22 @@ class ModelStore:
         """Store a model's tensors by content and return their path inside the store."""
         return save_weights(self.root, dict(model.tensors()))
 
-    def finished(self, tasks: Mapping[str, Any]) -> dict[str, Entry]:
-        """Entries of those tasks (by digest) that are done and whose weights are still there."""
-        known = {t: Entry.from_plain(json.loads(v)) for t, v in self.journal.get(tasks).items()}
-        return {t: e for t, e in known.items() if e.weights is None or (self.root / e.weights).is_file()}
+    def results(self, digests: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Values of finished jobs whose files are all there, by digest."""
+        found = {}
+        for digest, entry in self.journal.get(digests).items():
+            body = json.loads(entry)
+            names = [name for name in body["files"] if trust.is_own_name(name)]
+            if len(names) == len(body["files"]) and all((self.root / name).is_file() for name in names):
+                found[digest] = body["value"]
+        return found
 
-    def finish(self, task: str, entry: Entry) -> None:
-        """Remember that a task is done."""
-        self.journal.put({task: canonical_json(entry.plain()).encode()})
+    def keep(self, digest: str, value: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+        """Write a finished job's files, then remember that it is done."""
+        for name, content in files.items():
+            if not (self.root / name).is_file():
+                write_atomically(self.root / name, content, private=not name.startswith("models/"))
+        self.journal.put({digest: canonical_json({"value": value, "files": sorted(files)}).encode()})
 
     def write_manifest(self, header: Mapping[str, Any], entries: Iterator[Entry] | list[Entry]) -> None:
         """Replace the manifest."""
@@ -105,14 +113,18 @@ class ModelStore:
 
 def save_weights(root: Path, tensors: Mapping[str, Array]) -> str:
     """Write tensors as ``models/<digest>.safetensors`` unless that content is there already."""
+    name, content = weights_file(tensors)
+    if not (root / name).is_file():
+        write_atomically(root / name, content, private=False)
+    return name
+
+
+def weights_file(tensors: Mapping[str, Array]) -> tuple[str, bytes]:
+    """Name and content of the file that holds these tensors."""
     from safetensors.numpy import save
 
     digest = content_digest({"kind": "weights"}, tensors).removeprefix("sha256:")
-    name = f"models/{digest}.safetensors"
-    if not (root / name).is_file():
-        plain = {n: np.ascontiguousarray(tensors[n]) for n in sorted(tensors)}
-        write_atomically(root / name, save(plain), private=False)
-    return name
+    return f"models/{digest}.safetensors", save({n: np.ascontiguousarray(tensors[n]) for n in sorted(tensors)})
 
 
 def load_weights(root: Path, name: str) -> dict[str, Array]:

@@ -60,6 +60,15 @@ def is_weights_name(name: str) -> bool:
     return re.fullmatch(r"models/[0-9a-f]{64}\.safetensors", name) is not None
 
 
+def is_own_name(name: str) -> bool:
+    """Whether the name of a job's file stays inside its store.
+
+    >>> is_own_name("fingerprints/" + 64 * "a" + ".safetensors"), is_own_name("fingerprints/../x")
+    (True, False)
+    """
+    return re.fullmatch(r"(models|fingerprints|nulls)/[0-9a-f]{64}\.safetensors", name) is not None
+
+
 def _known() -> Path:
     import platformdirs
 

@@ -1,16 +1,11 @@
-"""The zoo: models of known origin, trained in several processes, stored by content, resumed after a kill."""
+"""The zoo: models of known origin, trained as jobs, stored by content, resumed after a kill."""
 
-import os
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, resource_tracker
+from functools import cached_property
 from pathlib import Path
-from threading import Event, Thread
 from time import perf_counter
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,23 +13,30 @@ from minutia import catalog
 from minutia.core.answers import Status
 from minutia.core.digest import Array, canonical_json, sha256
 from minutia.core.errors import FileError, ModelError, UsageError
-from minutia.core.material import Material
-from minutia.core.model import Model, ModelCard, Plan, TrainableModel, WeightModel
+from minutia.core.material import Disclosed, Material
+from minutia.core.model import JointlyTrainable, Model, ModelCard, Plan, TrainableModel, WeightModel
 from minutia.core.probe import numbered
 from minutia.storage.data import load_dataset
-from minutia.storage.models import Entry, ModelStore, load_weights, save_weights
+from minutia.storage.files import load_fingerprint
+from minutia.storage.models import Entry, ModelStore, load_weights, weights_file
+from minutia.study.engines import Local
+from minutia.study.work import Engine, Made, Progress, perform
 
 DATA_ONLY = ("onnx", "replay", "toy")
 """Kinds of models that are opened without running anybody's code."""
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One model to make: trained from scratch, or an attack on a stored parent. Plain values, so it has a digest.
+    """One model to make: trained from scratch, fine-tuned from a stored ancestor, or an attack on a stored parent.
 
-    ``role`` says what the model is for (owner, calibrator, spent, craft, control, suspect), ``kind`` the rung of an
-    unrelated model or the kind of theft. Equal tasks give equal weights on one machine.
+    Plain values, so it has a digest. ``role`` says what the model is for (owner, calibrator, spent, craft, control,
+    suspect, …), ``kind`` the rung of an unrelated model or the kind of theft. Equal tasks give equal weights on one
+    machine. A ``parent`` without an ``attack`` is a public ancestor: its children count as independent of one another,
+    because the question is then whether a suspect is independent *given* that ancestor.
+
+    Attacks may use ``foreign`` data, a ``companion`` model of the thief, a ``student`` architecture, and
+    ``disclosed``, the file of a fingerprint whose probes the thief knows.
     """
 
     role: str
@@ -45,30 +47,83 @@ class Task:
     plan: Plan = Plan()
     attack: str = ""
     parent: Entry | None = None
+    foreign: str = ""
+    companion: Entry | None = None
+    student: str = ""
+    disclosed: str = ""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest of everything that changes the result, the data's content included."""
-        parent = self.parent.card.id if self.parent else None
-        fields = [self.role, self.kind, self.spec, self.seed, self.plan.plain(), self.attack, parent]
-        return sha256(canonical_json([*fields, load_dataset(self.data).digest]).encode())
+        models = [entry.card.id if entry else None for entry in (self.parent, self.companion)]
+        known = [load_dataset(spec).digest for spec in self.data_sets]
+        named = [self.role, self.kind, self.spec, self.seed, self.plan.plain(), self.attack]
+        return sha256(canonical_json([*named, *models, self.student, self.disclosed, *known]).encode())
+
+    @property
+    def data_sets(self) -> tuple[str, ...]:
+        """Specs of the data sets it loads."""
+        return (self.data, self.foreign) if self.foreign else (self.data,)
+
+    @property
+    def label(self) -> str:
+        """What is being made."""
+        return self.kind
+
+    @property
+    def bundle(self) -> str:
+        """Trainings from scratch that differ in nothing but the seed can share a worker, and perhaps a batch."""
+        if self.parent is not None:
+            return ""
+        return canonical_json([self.spec, self.plan.plain(), self.data])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Weights and fingerprints that it reads."""
+        entries = (self.parent, self.companion)
+        return (*weight_files(e for e in entries if e), *((self.disclosed,) if self.disclosed else ()))
+
+    @classmethod
+    def make(cls, root: Path, jobs: Sequence[Self]) -> list[Made]:
+        """Train or attack, measure what it cost, hand over the weights."""
+        if jobs[0].parent is None:
+            return [_kept(task, made) for task, made in zip(jobs, _trained(jobs), strict=True)]
+        return [_kept(task, _attacked(root, task) if task.attack else _tuned(root, task)) for task in jobs]
 
 
-def build(store: ModelStore, tasks: Sequence[Task], *, jobs: int = 0, progress: Progress | None = None) -> list[Entry]:
+def build(
+    store: ModelStore,
+    tasks: Sequence[Task],
+    *,
+    jobs: int = 0,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> list[Entry]:
     """Make all models that are not there yet and return their entries in the order of the tasks.
 
-    Each worker process uses one thread. A task is journalled after its weights are on disk, so the same call after
-    a kill continues where it stopped and gives the same entries.
+    The same call after a kill continues where it stopped and gives the same entries.
     """
-    named = {task.digest: task for task in tasks}
-    done = store.finished(named)
-    todo = [task for digest, task in named.items() if digest not in done]
-    _tell(progress, len(done), len(named), "")
-    for task, entry in _made(store.root, todo, jobs or min(os.cpu_count() or 1, 8)):
-        store.finish(task.digest, entry)
-        done[task.digest] = entry
-        _tell(progress, len(done), len(named), task.kind)
-    return [done[task.digest] for task in tasks]
+    if engine is not None:
+        return [Entry.from_plain(v["entry"]) for v in perform(store, _jobs(tasks), engine, progress=progress)]
+    with Local(jobs) as own:
+        return build(store, tasks, progress=progress, engine=own)
+
+
+def try_build(
+    store: ModelStore, tasks: Sequence[Task], engine: Engine, progress: Progress | None = None
+) -> list[Entry | str]:
+    """As ``build``, with the reason in place of a model that could not be made."""
+    found = perform(store, _jobs(tasks), engine, progress=progress, tolerant=True)
+    return [v["failed"] if "failed" in v else Entry.from_plain(v["entry"]) for v in found]
+
+
+def _jobs(tasks: Sequence[Task]) -> list[Any]:
+    return list(tasks)
+
+
+def weight_files(entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Names of the entries' weights in the store."""
+    return tuple(dict.fromkeys(e.weights for e in entries if e.weights))
 
 
 def open_entry(store: ModelStore, entry: Entry) -> Model:
@@ -79,7 +134,7 @@ def open_entry(store: ModelStore, entry: Entry) -> Model:
             f"expected models that are data, got code ({entry.spec}) named by {store.root}, a store that was not made "
             "here: read that code first, then 'minutia null trust' the store"
         )
-    return _opened(store.root, entry)
+    return opened(store.root, entry)
 
 
 def unrelated_tasks(spec: str, data: str, count: int, *, role: str, rung: str, plan: Plan, seed: int) -> list[Task]:
@@ -119,103 +174,7 @@ def held_out(model: Model, inputs: Array, labels: Array) -> dict[str, float]:
     return found
 
 
-def _tell(progress: Progress | None, done: int, total: int, what: str) -> None:
-    if progress is not None:
-        progress(done, total, what)
-
-
-def _made(root: Path, todo: Sequence[Task], jobs: int) -> Iterable[tuple[Task, Entry]]:
-    """Run the tasks; in this process if there is little to do, else in several with one thread each."""
-    if len(todo) < 4 or jobs == 1:
-        yield from ((task, _make(str(root), task)) for task in todo)
-        return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        with _deaf_to_ctrl_c():
-            running: dict[Future[Entry], Task] = {pool.submit(_make, str(root), t): t for t in todo}
-        try:
-            for future in as_completed(running):
-                yield running[future], future.result()
-        except BrokenProcessPool as error:
-            raise ModelError(
-                "expected every worker process to finish, got one that was killed (out of memory?): "
-                "run the same command again, finished models are kept"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # waits: leaving the block would take the cancelling back
-            raise
-
-
-@contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C, which reaches the whole group: the parent ends their work."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would lift the block while it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _one_thread() -> None:
-    """Several processes with several threads each would only wait for one another; read when torch is loaded."""
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _leave_with(parent: int) -> None:
-    """End this worker when its parent is gone: nobody would note what it makes."""
-    while os.getppid() == parent:
-        Event().wait(1.0)
-    os._exit(1)
-
-
-def _make(root: str, task: Task) -> Entry:
-    """Train or attack, measure what it cost, store the weights."""
-    data = load_dataset(task.data)
-    made: Model
-    fidelity: dict[str, float] = {}
-    if task.parent is None:
-        made = _trained(task, data.inputs, data.labels)
-    else:
-        made, fidelity = _attacked(root, task)
-    measured = held_out(made, data.test_inputs, data.test_labels)
-    card = replace(made.card, fidelity={**fidelity, **measured})
-    assert isinstance(made, WeightModel)
-    return Entry(task.role, task.kind, task.spec, card, save_weights(Path(root), dict(made.tensors())))
-
-
-def _trained(task: Task, inputs: Array, labels: Array) -> TrainableModel:
-    """A training from scratch; its root names the recipe, the data and the seed."""
-    blank = catalog.model(task.spec)
-    if not isinstance(blank, TrainableModel):
-        raise UsageError(f"expected a model that can be trained, got {task.spec}: collect finished models instead")
-    made = blank.trained(inputs, labels, replace(task.plan, reset="everything"), task.seed)
-    recipe = canonical_json([architecture(task.spec), load_dataset(task.data).digest, task.plan.plain()])
-    made.card = ModelCard(made.card.id, sha256(canonical_json([recipe, task.seed]).encode()), recipe)
-    return made
-
-
-def _attacked(root: str, task: Task) -> tuple[Model, dict[str, float]]:
-    """An attack on a stored parent with the attacker's data, and what it changed on held-out data."""
-    assert task.parent is not None
-    data, parent = load_dataset(task.data), _opened(Path(root), task.parent)
-    material = Material(data.inputs, data.labels, bounds=data.bounds, levels=data.levels)
-    started = perf_counter()
-    made = catalog.attack(task.attack).apply(parent, material, np.random.default_rng(task.seed))
-    seconds = perf_counter() - started
-    fidelity = {"inputs": float(len(data.inputs)), "seconds": seconds}
-    if len(data.test_labels):  # not measured is absent, never 0
-        before, after = (m.ask(numbered(data.test_inputs, {})) for m in (parent, made))
-        right = float(np.mean(before.labels == data.test_labels))
-        fidelity["accuracy_lost"] = right - float(np.mean(after.labels == data.test_labels))
-        fidelity["agreement"] = float(np.mean((before.labels == after.labels) & (after.status == Status.OK)))
-    return made, fidelity
-
-
-def _opened(root: Path, entry: Entry) -> Model:
+def opened(root: Path, entry: Entry) -> Model:
     """Architecture from the spec, weights from the store if they are kept there."""
     found = catalog.model(entry.spec)
     if entry.weights is not None:
@@ -233,3 +192,83 @@ def _opened(root: Path, entry: Entry) -> Model:
 def seed_of(*parts: object) -> int:
     """A seed from plain parts: stable over processes and versions of Python."""
     return int(sha256(canonical_json(list(parts)).encode())[7:15], 16)
+
+
+def material_of(root: Path, task: Any) -> Material:
+    """What a thief may use: his data with held-out inputs to measure on, and whatever else the task gives him.
+
+    ``task`` names ``data``, ``foreign``, ``companion``, ``student`` and ``disclosed``.
+    """
+    data = load_dataset(task.data)
+    foreign = load_dataset(task.foreign) if task.foreign else None
+    known = load_fingerprint(root / task.disclosed) if task.disclosed else None
+    return Material(
+        data.inputs,
+        data.labels,
+        bounds=data.bounds,
+        levels=data.levels,
+        content=data.content,
+        held_out=(data.test_inputs, data.test_labels),
+        foreign=(foreign.inputs, foreign.labels) if foreign else None,
+        companion=opened(root, task.companion) if task.companion else None,
+        student=catalog.model(task.student) if task.student else None,
+        disclosed=Disclosed(known.probes.array, known.answers.labels) if known else None,
+    )
+
+
+def _kept(task: Task, made: Model) -> Made:
+    """The finished model: its entry for the journal, its weights as a file."""
+    assert isinstance(made, WeightModel)
+    tensors = dict(made.tensors())
+    data = load_dataset(task.data)
+    measured = held_out(made, data.test_inputs, data.test_labels)
+    if task.attack and "accuracy" not in made.card.fidelity:  # other classes: right and wrong mean another thing
+        measured.pop("accuracy", None)
+    if not all(np.isfinite(w).all() for w in tensors.values()):
+        measured["diverged"] = 1.0
+    card = replace(made.card, fidelity={**made.card.fidelity, **measured})
+    name, content = weights_file(tensors)
+    entry = Entry(task.role, task.kind, architecture(made.spec), card, name)
+    return Made({"entry": entry.plain()}, {name: content})
+
+
+def _trained(tasks: Sequence[Task]) -> list[TrainableModel]:
+    """Trainings from scratch, many at a time where that is faster; a root names the recipe, the data and the seed."""
+    first = tasks[0]
+    data, blank = load_dataset(first.data), catalog.model(first.spec)
+    if not isinstance(blank, TrainableModel):
+        raise UsageError(f"expected a model that can be trained, got {first.spec}: collect finished models instead")
+    plan, seeds = replace(first.plan, reset="everything"), [task.seed for task in tasks]
+    started = perf_counter()
+    if isinstance(blank, JointlyTrainable) and blank.joint:
+        made = list(blank.trained_many(data.inputs, data.labels, plan, seeds))
+    else:
+        made = [blank.trained(data.inputs, data.labels, plan, seed) for seed in seeds]
+    cost = {"seconds": (perf_counter() - started) / len(made), "steps": float(plan.steps(len(data.inputs)))}
+    recipe = canonical_json([architecture(first.spec), data.digest, first.plan.plain()])
+    for one, seed in zip(made, seeds, strict=True):
+        root = sha256(canonical_json([recipe, seed]).encode())
+        one.card = ModelCard(one.card.id, root, recipe, fidelity=cost)
+    return made
+
+
+def _tuned(root: Path, task: Task) -> TrainableModel:
+    """A child of a public ancestor: trained further on its own data, a root of its own."""
+    assert task.parent is not None
+    data, parent = load_dataset(task.data), opened(root, task.parent)
+    if not isinstance(parent, TrainableModel):
+        raise UsageError(f"expected an ancestor that can be trained, got {task.parent.spec}: name one that can")
+    started = perf_counter()
+    made = parent.trained(data.inputs, data.labels, task.plan, task.seed)
+    cost = {"seconds": perf_counter() - started, "steps": float(task.plan.steps(len(data.inputs)))}
+    recipe = canonical_json([parent.card.id, data.digest, task.plan.plain()])
+    own = sha256(canonical_json([recipe, task.seed]).encode())
+    made.card = ModelCard(made.card.id, own, recipe, (parent.card.id,), cost)
+    return made
+
+
+def _attacked(root: Path, task: Task) -> Model:
+    """An attack on a stored parent with the attacker's own material."""
+    assert task.parent is not None
+    parent = opened(root, task.parent)
+    return catalog.attack(task.attack).apply(parent, material_of(root, task), np.random.default_rng(task.seed))

@@ -1,0 +1,236 @@
+"""The table of a study: from rows (one suspect, one method) to rates with intervals, curves and false alarms."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from minutia.core.digest import canonical_json, sha256
+from minutia.core.fingerprint import HARDEST_RUNG
+from minutia.stats.intervals import clopper_pearson
+from minutia.stats.nulls import type_one_bound
+from minutia.stats.ranking import aruc, auc
+
+SCHEMA = "minutia.table/1"
+ALPHAS = ("0.01", "0.05")
+APART = ("destroyed", "diverged", "failed", "not-applicable")
+"""States of a suspect that is kept and shown, but no part of any rate."""
+LOST_EDGES = (-1.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 1.0)
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the table is of: name, seeds, sizes, data, and what else a reader must know to repeat it."""
+
+    name: str
+    seeds: tuple[int, ...]
+    baselines: tuple[str, ...]
+    facts: Mapping[str, Any]
+    date: str
+    fingerprints: Sequence[Mapping[str, Any]]
+    claims: Sequence[Mapping[str, Any]]
+
+
+def table(about: About, rows: Sequence[Row]) -> dict[str, Any]:
+    """The whole table as plain data; its digest leaves out measured seconds and the date, which no two runs share."""
+    keys = list(dict.fromkeys(row["method"] for row in rows))
+    methods = [_method(about, key, [row for row in rows if row["method"] == key]) for key in keys]
+    body = {
+        "schema": SCHEMA,
+        "name": about.name,
+        "seeds": list(about.seeds),
+        "alphas": [float(a) for a in ALPHAS],
+        "facts": dict(about.facts),
+        "methods": methods,
+        "claims": list(about.claims),
+        "apart": _apart(rows),
+    }
+    return {**body, "date": about.date, "digest": digest(body)}
+
+
+def digest(body: Mapping[str, Any]) -> str:
+    """Digest of everything in a table but measured seconds, the date and the digest itself."""
+    return sha256(canonical_json(_timeless(body)).encode())
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {k: v for k, v in value.items() if "seconds" not in k and k not in ("date", "digest")}
+        return {k: _timeless(v) for k, v in kept.items()}
+    return [_timeless(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """One method: its speed, every attack, every rung, its curves."""
+    name = key.partition("(")[0]
+    prints = [f for f in about.fingerprints if f["method"] == key]
+    asked = [row for row in rows if row["state"] in ("fine", "destroyed")]
+    fair = [row for row in asked if row["state"] == "fine" and not row["curve"]]
+    innocents = [r for r in fair if r["truth"] == "unrelated" and r["kind"] == HARDEST_RUNG and not r["attack"]]
+    scores = [row["score"] for row in innocents]
+    copies = [row for row in fair if row["truth"] == "derived"]
+    return {
+        "method": key,
+        "name": name,
+        "baseline": name in about.baselines,
+        "failed": sorted({f["failed"] for f in prints if "failed" in f}),
+        "probes": _middle(f["probes"] for f in prints if "probes" in f),
+        "calibrators": _middle(f["m"] for f in prints if "m" in f),
+        "extract_seconds": _middle(f["seconds"] for f in prints if "seconds" in f),
+        "auxiliary_seconds": _middle(f["auxiliary_seconds"] for f in prints if f.get("auxiliary_seconds")),
+        "verify_seconds": _middle(row["seconds"] for row in asked),
+        "auc": _ranked(auc, copies, scores),
+        "aruc": _ranked(aruc, copies, scores),
+        "attacks": [
+            _attack(label, some, scores)
+            for label, some in _by("label", (r for r in rows if r["truth"] == "derived" and not r["curve"]))
+        ],
+        "rungs": [_rung(rung, some) for rung, some in _rungs(fair)],
+        "curves": [_curve(name, some) for name, some in _by("curve", (r for r in asked if r["curve"]))],
+        "lost": _by_accuracy_lost([r for r in asked if r["truth"] == "derived"]),
+        "queries": [
+            {"label": label, "points": _query_points(some)} for label, some in _by("group", copies) if label
+        ],
+    }
+
+
+def _attack(label: str, rows: Sequence[Row], innocents: Sequence[float]) -> dict[str, Any]:
+    """One attack: rates over the copies that are still worth stealing, the others counted apart."""
+    fine = [row for row in rows if row["state"] == "fine"]
+    states = {state: sum(row["state"] == state for row in rows) for state in APART}
+    matched = [row["queries"]["0.01"] for row in fine if row["outcome"]["0.01"] == "match"]
+    return {
+        "attack": label,
+        "key": rows[0]["attack"],
+        "group": rows[0]["group"],
+        "n": len(fine),
+        **{state.replace("-", "_"): count for state, count in states.items()},
+        "tpr": {alpha: rate(_matches(fine, alpha), len(fine)) for alpha in ALPHAS},
+        "inconclusive": rate(_outcomes(fine, "inconclusive"), len(fine)),
+        "no_match": rate(_outcomes(fine, "no-match"), len(fine)),
+        "auc": _ranked(auc, fine, innocents),
+        "aruc": _ranked(aruc, fine, innocents),
+        "queries_median": _quantile(matched, 0.5),
+        "queries_p90": _quantile(matched, 0.9),
+        "bits_per_query": _middle(row["bits"] for row in fine),
+        "accuracy_lost": _middle(_cost(fine, "accuracy_lost")),
+        "accuracy_lost_most": max(_cost(fine, "accuracy_lost"), default=None),
+        "agreement": _middle(_cost(fine, "agreement")),
+        "why": sorted({row["why"] for row in rows if row.get("why")}),
+    }
+
+
+def _rung(rung: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """False alarms on one rung, with the bound that a valid test keeps in 97.5 % of such studies."""
+    found: dict[str, Any] = {"rung": rung, "n": len(rows), "decides": rung == HARDEST_RUNG}
+    groups = [list(some) for _, some in _by("seed", rows)]
+    for alpha in ALPHAS:
+        rejected = sum(row["p"][alpha] is not None and row["p"][alpha] <= float(alpha) + 1e-12 for row in rows)
+        bound = sum(type_one_bound(len(some), some[0]["m"], float(alpha)) for some in groups)
+        found[alpha] = {**rate(_matches(rows, alpha), len(rows)), "rejected": rejected, "bound": bound}
+    found["inconclusive"] = rate(_outcomes(rows, "inconclusive"), len(rows))
+    found["no_match"] = rate(_outcomes(rows, "no-match"), len(rows))
+    return found
+
+
+def _rungs(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rungs of the ladder, and apart from them innocent models that went through a removal attack."""
+    innocents = [row for row in rows if row["truth"] == "unrelated"]
+    yield from _by("kind", (row for row in innocents if not row["attack"]))
+    if attacked := [row for row in innocents if row["attack"]]:
+        yield "innocent models that were attacked", attacked
+
+
+def _curve(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """A rate against one parameter of an attack; destroyed copies are counted but drawn apart."""
+    points = []
+    for x, some in sorted(_by("x", rows)):
+        fine = [row for row in some if row["state"] == "fine"]
+        points.append(
+            {
+                "x": x,
+                "n": len(fine),
+                "destroyed": len(some) - len(fine),
+                "tpr": {alpha: rate(_matches(fine, alpha), len(fine)) for alpha in ALPHAS},
+                "score": _middle(row["score"] for row in some),
+                "accuracy_lost": _middle(_cost(some, "accuracy_lost")),
+                "agreement": _middle(_cost(some, "agreement")),
+            }
+        )
+    return {"curve": name, "points": points}
+
+
+def _by_accuracy_lost(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rates in bands of accuracy lost, over every attack: what an attacker pays for getting away."""
+    bands = []
+    for low, high in zip(LOST_EDGES, LOST_EDGES[1:], strict=False):
+        some = [r for r in rows if low <= r["fidelity"].get("accuracy_lost", -2.0) < high]
+        if some:
+            tpr = {alpha: rate(_matches(some, alpha), len(some)) for alpha in ALPHAS}
+            bands.append({"from": low, "to": high, "n": len(some), "tpr": tpr})
+    return bands
+
+
+def _query_points(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Share convicted at alpha .01 after so many queries."""
+    most = max((row["asked"] for row in rows), default=0)
+    hits = sorted(row["queries"]["0.01"] for row in rows if row["outcome"]["0.01"] == "match")
+    steps = sorted({*hits, most})
+    return [{"queries": q, "share": sum(h <= q for h in hits) / len(rows)} for q in steps]
+
+
+def _apart(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Copies that are in no rate, once each: what was destroyed, what diverged, what could not be made."""
+    seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["state"] in ("destroyed", "diverged", "failed"):
+            entry = {name: row[name] for name in ("label", "truth", "seed", "state")}
+            entry["accuracy"] = row["fidelity"].get("accuracy")
+            entry["why"] = row.get("why", "")
+            seen.setdefault((row["suspect"], row["seed"], row["state"]), entry)
+    return list(seen.values())
+
+
+def rate(hits: int, n: int) -> dict[str, Any]:
+    """Hits of n with the 95 % Clopper-Pearson interval; of none, nothing is known.
+
+    >>> rate(0, 0)
+    {'hits': 0, 'n': 0, 'rate': None, 'low': 0.0, 'high': 1.0}
+    """
+    low, high = clopper_pearson(hits, n)
+    return {"hits": hits, "n": n, "rate": hits / n if n else None, "low": low, "high": high}
+
+
+def _matches(rows: Iterable[Row], alpha: str) -> int:
+    return sum(row["outcome"][alpha] == "match" for row in rows)
+
+
+def _outcomes(rows: Iterable[Row], outcome: str) -> int:
+    return sum(row["outcome"]["0.01"] == outcome for row in rows)
+
+
+def _cost(rows: Iterable[Row], name: str) -> list[float]:
+    return [row["fidelity"][name] for row in rows if name in row["fidelity"]]
+
+
+def _by(name: str, rows: Iterable[Row]) -> Iterator[tuple[Any, list[Row]]]:
+    """Groups of rows with one value of a column, in the order of first appearance."""
+    found = list(rows)
+    order = {value: i for i, value in enumerate(dict.fromkeys(row[name] for row in found))}
+    for value, some in groupby(sorted(found, key=lambda row: order[row[name]]), key=lambda row: row[name]):
+        yield value, list(some)
+
+
+def _ranked(figure: Callable[..., float | None], rows: Sequence[Row], innocents: Sequence[float]) -> float | None:
+    return figure([row["score"] for row in rows], innocents)
+
+
+def _middle(values: Iterable[float | None]) -> float | None:
+    return _quantile([v for v in values if v is not None], 0.5)
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    return float(np.quantile(values, share)) if len(values) else None
