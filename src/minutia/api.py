@@ -9,17 +9,18 @@ import numpy as np
 from minutia import catalog
 from minutia.core.access import Access, require
 from minutia.core.answers import Observation
+from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
-from minutia.core.material import Material
+from minutia.core.material import Disclosed, Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, Plan, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.models.metered import Metered
 from minutia.storage.data import Dataset, load_dataset
-from minutia.storage.files import load_null, save_null
-from minutia.storage.models import Entry, ModelStore
+from minutia.storage.files import load_fingerprint, load_null, save_null, write_atomically
+from minutia.storage.models import Entry, ModelStore, weights_file
 from minutia.study import zoo
 
 SCHEMA = "minutia.zoo/1"
@@ -201,6 +202,43 @@ def null_from(fp: Fingerprint, paths: Sequence[Path]) -> Null:
     for path in paths:
         null = null.joined(_from_store(fp, path) if path.is_dir() else load_null(path))
     return null
+
+
+def thief(
+    data: str,
+    *,
+    foreign: str = "",
+    student: str = "",
+    companion: str = "",
+    disclosed: Path | None = None,
+) -> Material:
+    """What a thief has: his data, and whatever else an attack may use (see ``Material``)."""
+    own, other = load_dataset(data), load_dataset(foreign) if foreign else None
+    known = load_fingerprint(disclosed) if disclosed else None
+    return Material(
+        own.inputs,
+        own.labels,
+        bounds=own.bounds,
+        levels=own.levels,
+        content=own.content,
+        held_out=(own.test_inputs, own.test_labels),
+        foreign=(other.inputs, other.labels) if other else None,
+        student=catalog.model(student) if student else None,
+        companion=catalog.model(companion) if companion else None,
+        disclosed=Disclosed(known.probes.array, known.answers.labels) if known else None,
+    )
+
+
+def attack(model: Model, chosen: Attack, material: Material, *, seed: int = 0) -> Model:
+    """Make a thief's copy; its card says what it cost. The original is untouched, the seed fixes the copy."""
+    return chosen.apply(model, material, np.random.default_rng(seed))
+
+
+def save_copy(model: WeightModel, path: Path) -> str:
+    """Write a copy's weights as safetensors and return the spec that opens it."""
+    place = zoo.architecture(model.spec)
+    write_atomically(path, weights_file(dict(model.tensors()))[1], private=False)
+    return f"{place}{'&' if '?' in place else '?'}weights={path}"
 
 
 def verify(

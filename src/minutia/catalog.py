@@ -33,7 +33,9 @@ def load(group: str, name: str) -> Any:
     """Import what a name stands for; an unknown name is answered with the nearest ones."""
     point = _found(group).get(name)
     if point is None:
-        raise UnknownNameError(f"expected one of the {group} ({_listed(names(group))}), got {name!r}{did_you_mean(name, names(group))}")
+        raise UnknownNameError(
+            f"expected one of the {group} ({_listed(names(group))}), got {name!r}{did_you_mean(name, names(group))}"
+        )
     return point.load()
 
 

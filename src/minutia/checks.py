@@ -331,11 +331,18 @@ def the_copy_differs(raid: "_Raid") -> None:
 
 
 def the_copy_answers_alike(raid: "_Raid") -> None:
-    """The copy takes the same inputs and names the same classes."""
+    """The copy takes the same inputs and names the same classes; only a server may keep its scores to itself."""
     probes = numbered(raid.bench.thief.inputs[:8], {})
     before, after = (m.ask(probes).scores for m in (raid.bench.owner, raid.copy))
-    fine = before is None or (after is not None and after.shape == before.shape)
+    silent = after is None and raid.attack.serving
+    fine = before is None or silent or (after is not None and after.shape == before.shape)
     _must(fine, raid.attack, "must give a model of the same inputs and classes")
+
+
+def a_server_is_a_model(raid: "_Raid") -> None:
+    """What is served answers like any model: the same in every order and batch, and what ``access`` says."""
+    if raid.attack.serving:
+        check_model(raid.copy, numbered(raid.bench.thief.inputs[:24], {}))
 
 
 def the_card_tells_its_origin(raid: "_Raid") -> None:
@@ -520,6 +527,7 @@ ATTACK_RULES: tuple[Callable[["_Raid"], None], ...] = (
     the_original_is_untouched,
     the_copy_differs,
     the_copy_answers_alike,
+    a_server_is_a_model,
     the_card_tells_its_origin,
     the_same_seed_gives_the_same_copy,
     another_seed_gives_another_copy,

@@ -1,7 +1,8 @@
-"""Attacks that change weights without data: pruning, quantisation, noise."""
+"""Attacks that change weights without data: pruning, quantisation, half precision, noise."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class _WeightAttack(Attack):
 class Prune(_WeightAttack):
     """Zero the smallest weights of each tensor; its share is drawn within ``spread`` of ``fraction``.
 
-    Sensitivity differs from layer to layer, so in practice the shares do too.
+    Sensitivity differs from layer to layer, so in practice the shares do too; the presets take one share for all.
 
     Source: magnitude pruning as in Cao et al., AsiaCCS 2021, and Lukas et al., "SoK: How Robust is Image
     Classification Deep Neural Network Watermarking?", IEEE S&P 2022, arXiv 2108.04974.
@@ -46,6 +47,12 @@ class Prune(_WeightAttack):
     name = "prune"
     kind = "prune"
     source = "Lukas et al., IEEE S&P 2022, arXiv 2108.04974"
+    presets: ClassVar = {
+        "wrt": {"fraction": 0.5, "spread": 0.0},
+        "deepjudge": {"fraction": 0.6, "spread": 0.0},  # as in the demonstration that comes with the paper
+        **{f"modeldiff-{share}": {"fraction": share / 100, "spread": 0.0} for share in (20, 50, 80)},
+        **{f"ipguard-{share}": {"fraction": share / 100, "spread": 0.0} for share in range(10, 100, 10)},
+    }
     fraction: float = 0.4
     spread: float = 0.1
 
@@ -63,6 +70,8 @@ class Prune(_WeightAttack):
 class Quantise(_WeightAttack):
     """Round weights to 2^bits levels, symmetric per tensor, rounding down or up at random in proportion.
 
+    The preset ``wrt`` has the paper's 5 bits; its epoch of training afterwards is ``quantise/wrt+fine_tune_all(epochs=1)``.
+
     Source: post-training quantisation as an attack, Lukas et al., IEEE S&P 2022, arXiv 2108.04974.
 
     >>> sorted(set(Quantise(bits=2).change(np.array([[1.0, -1.0, 0.0]]), np.random.default_rng(0))[0].tolist()))
@@ -72,6 +81,7 @@ class Quantise(_WeightAttack):
     name = "quantise"
     kind = "quantise"
     source = "Lukas et al., IEEE S&P 2022, arXiv 2108.04974"
+    presets: ClassVar = {"wrt": {"bits": 5}, "int8": {"bits": 8}, "int4": {"bits": 4}}
     bits: int = 8
 
     def __post_init__(self) -> None:
@@ -82,6 +92,41 @@ class Quantise(_WeightAttack):
         """Stochastic rounding, so that two quantised copies are two copies."""
         step = max(float(np.abs(weights).max()), 1e-12) / (2 ** (self.bits - 1) - 1)
         return np.floor(weights / step + rng.random(weights.shape)) * step
+
+
+@dataclass(frozen=True)
+class Half(Attack):
+    """Store every tensor in 16 bits and read it back: ``float16`` or ``bfloat16``.
+
+    What is too large for the format becomes its largest number.
+
+    Source: reduced precision as in Li et al., "ModelDiff", ISSTA 2021, arXiv 2106.08890.
+
+    >>> Half().change(np.array([1.0, 1.0001, 1e9])).tolist()
+    [1.0, 1.0, 65504.0]
+    """
+
+    name = "half"
+    kind = "half"
+    needs = Access.WEIGHTS
+    source = "Li et al., ISSTA 2021, arXiv 2106.08890"
+    format: str = "float16"
+
+    def __post_init__(self) -> None:
+        if self.format not in ("float16", "bfloat16"):
+            raise UsageError(f"expected format float16 or bfloat16, got {self.format!r}")
+
+    def run(self, model: Model, material: Material, rng: np.random.Generator) -> Model:
+        """Rebuild the model from rounded tensors, vectors included."""
+        assert isinstance(model, WeightModel)
+        return model.rebuilt({name: self.change(w).astype(w.dtype) for name, w in model.tensors()})
+
+    def change(self, weights: Array) -> Array:
+        """The tensor, rounded to the nearest numbers of the format."""
+        import ml_dtypes
+
+        largest = float(ml_dtypes.finfo(self.format).max)
+        return np.clip(weights, -largest, largest).astype(np.dtype(self.format))
 
 
 @dataclass(frozen=True)

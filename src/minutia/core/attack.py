@@ -20,6 +20,8 @@ from minutia.core.probe import numbered
 
 EFFORT = ("inputs", "queries", "steps")
 """What training attacks count on the card: inputs trained on, questions to the victim, optimiser steps."""
+NOTED = (*EFFORT, "largest_change")
+"""What an attack may put on the card: its effort, and how far at most it moved answers that it promised to keep."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Attack(_Parametrised, ABC):
 
     ``kind`` groups attacks in a threat list ("prune", "distil", …). ``keeps_weights`` is False where the copy starts
     from fresh weights and only learns from answers. ``serving`` is True where the weights stay as they are and only
-    the answers change. ``presets`` are parameters as papers print them, by a short name of the paper.
+    the answers change. ``renames`` is True where the copy's classes have other names, so that labels cannot tell what
+    it lost. ``presets`` are parameters as papers print them, by a short name of the paper.
     """
 
     needs: ClassVar[Access]
     keeps_weights: ClassVar[bool] = True
     serving: ClassVar[bool] = False
+    renames: ClassVar[bool] = False
 
     @final
     def apply(self, model: Model, material: Material, rng: np.random.Generator) -> Model:
@@ -74,7 +78,8 @@ class Attack(_Parametrised, ABC):
         require(self.name, self.needs, model.spec, model.access)
         started = perf_counter()
         made = self.run(model, material, rng)
-        cost = {"seconds": perf_counter() - started, **_effort(model, made), **_kept(model, made, material)}
+        cost = {"seconds": perf_counter() - started, **_effort(model, made)}
+        cost |= _kept(model, made, material, self.renames)
         if not self.serving:
             cost |= _moved(model, made)
         made.card = ModelCard(made.card.id, model.card.root, self.key, (model.card.id,), cost)
@@ -82,7 +87,7 @@ class Attack(_Parametrised, ABC):
 
     @abstractmethod
     def run(self, model: Model, material: Material, rng: np.random.Generator) -> Model:
-        """Return the attacked copy; what it took (see ``EFFORT``) may stand on its card already."""
+        """Return the attacked copy; what it took (see ``NOTED``) may stand on its card already."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Chain(Attack):
             "needs": self.steps[0].needs,
             "keeps_weights": all(step.keeps_weights for step in self.steps),
             "serving": all(step.serving for step in self.steps),
+            "renames": any(step.renames for step in self.steps),
             "name": "+".join(step.name for step in self.steps),
             "source": "; ".join(dict.fromkeys(step.source for step in self.steps)),
         }
@@ -149,13 +155,23 @@ def parts(attack: Attack) -> tuple[Attack | None, Attack | None]:
 
 @dataclass(frozen=True)
 class Claim(_Parametrised, ABC):
-    """The accuser as attacker: a fingerprint made so that innocent models match it."""
+    """The accuser as attacker: a fingerprint made so that innocent models match it.
+
+    ``tailored`` is True where the accuser must have seen the answers of the model he accuses.
+    """
 
     needs: ClassVar[Access]
+    tailored: ClassVar[bool] = False
 
     @final
     def apply(
-        self, model: Model, material: Material, method: Method, rng: np.random.Generator, *, accused: Model | None = None
+        self,
+        model: Model,
+        material: Material,
+        method: Method,
+        rng: np.random.Generator,
+        *,
+        accused: Model | None = None,
     ) -> Fingerprint:
         """Forge a fingerprint that claims to be of ``method``; ``accused`` is the innocent model, if it is known."""
         require(self.name, self.needs, model.spec, model.access)
@@ -187,10 +203,10 @@ def _effort(model: Model, made: Model) -> dict[str, float]:
     """What the attack itself wrote on the card of its copy; a card that was handed through says nothing."""
     if made.card is model.card:
         return {}
-    return {name: made.card.fidelity[name] for name in EFFORT if name in made.card.fidelity}
+    return {name: made.card.fidelity[name] for name in NOTED if name in made.card.fidelity}
 
 
-def _kept(model: Model, made: Model, material: Material) -> dict[str, float]:
+def _kept(model: Model, made: Model, material: Material, renamed: bool) -> dict[str, float]:
     """Accuracy and agreement on held-out data; not measured is absent, never 0."""
     if material.held_out is None or not len(material.held_out[1]):
         return {}
@@ -199,7 +215,8 @@ def _kept(model: Model, made: Model, material: Material) -> dict[str, float]:
     before, after = model.ask(asked), made.ask(asked)
     answered = after.status == Status.OK
     found = {"answered": float(answered.mean())}
-    if before.scores is not None and after.scores is not None and before.scores.shape != after.scores.shape:
+    resized = before.scores is not None and after.scores is not None and before.scores.shape != after.scores.shape
+    if renamed or resized:
         return found  # another label space: right and wrong mean another thing there
     right, still = (float(np.mean(answers.labels == labels)) for answers in (before, after))
     return {

@@ -71,7 +71,9 @@ def configured(cls: Any, name: str, parameters: dict[str, str], given: Mapping[s
         if parameter not in known:
             near = did_you_mean(parameter, known)
             raise UsageError(f"expected a parameter of {name} ({', '.join(known) or 'none'}), got {parameter!r}{near}")
-    return cls(**{**(given or {}), **{n: _converted(name, n, known[n].default, text) for n, text in parameters.items()}})
+    return cls(
+        **{**(given or {}), **{n: _converted(name, n, known[n].default, text) for n, text in parameters.items()}}
+    )
 
 
 def _converted(method: str, name: str, default: Any, text: str) -> Any:

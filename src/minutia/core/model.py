@@ -119,8 +119,10 @@ class Plan:
         return self.epochs * -(-inputs // self.batch_size)
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate after a share of the epochs: constant; half a cosine down to 0; or times 0.2 each after
-        a third, seven twelfths and five sixths (20, 35 and 50 of 60 epochs).
+        """The learning rate after a share of the epochs.
+
+        Constant, half a cosine down to 0, or times 0.2 after a third, seven twelfths and five sixths of the epochs (20,
+        35 and 50 of 60).
 
         >>> Plan(learning_rate=1.0, schedule="steps").rate_at(0.5)
         0.2

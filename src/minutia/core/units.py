@@ -7,7 +7,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from minutia.core.digest import Array
-from minutia.core.model import WeightModel
+from minutia.core.errors import UsageError
+from minutia.core.model import Model, WeightModel
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ class LayeredModel(WeightModel, Protocol):
     def features(self, inputs: Array) -> Mapping[str, Array]:
         """What each group's last reader sees: group name -> (n, count), the mean over positions of every unit."""
         ...
+
+
+def layered(model: Model, what: str) -> tuple[LayeredModel, tuple[Units, ...]]:
+    """The model with its groups of hidden units; one in which none are understood is refused."""
+    groups = model.units() if isinstance(model, LayeredModel) else ()
+    if not isinstance(model, LayeredModel) or not groups:
+        raise UsageError(
+            f"expected hidden units to work on for {what}, got none in {model.spec}: it has no hidden layers, "
+            "or only such as are not understood"
+        )
+    return model, groups
 
 
 def permuted(weights: Mapping[str, Array], group: Units, order: Array) -> dict[str, Array]:

@@ -4,8 +4,10 @@ import importlib
 import importlib.util
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,10 @@ from minutia.core.access import Access
 from minutia.core.answers import Answers
 from minutia.core.digest import Array, content_digest
 from minutia.core.errors import AnswerError, FileError, MinutiaError, MissingExtraError, ModelError, UsageError
-from minutia.core.model import ModelCard, Plan
+from minutia.core.model import ModelCard, Plan, Steer
 from minutia.core.probe import ProbeSet
-from minutia.models import one_line, split_spec
+from minutia.core.units import Units
+from minutia.models import one_line, split_spec, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +34,8 @@ class TorchModel:
     The module is used in evaluation mode and never changed; training and rebuilding return new models.
     """
 
-    access = (
-        Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.GRADIENTS | Access.WEIGHTS | Access.TRAIN
-    )
+    access = Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.GRADIENTS | Access.FEATURES
+    access |= Access.WEIGHTS | Access.TRAIN
 
     def __init__(
         self,
@@ -81,32 +83,109 @@ class TorchModel:
         """The same architecture with these weights; missing names keep their value, the root stays."""
         return self._child(self._copy(weights))._with_parent(self)
 
-    def trained(self, inputs: Array, targets: Array, plan: Plan, seed: int) -> "TorchModel":
-        """Train a copy with Adam; a full reset starts a new root, everything else descends from this model.
+    def units(self) -> tuple[Units, ...]:
+        """Groups of hidden units, read from the module's graph; a module that cannot be traced: ModelError."""
+        from minutia.models.torch_units import units_of
 
-        A full reset calls the factory again, if there is one, and the owner's own training function, if the spec
-        names one with ``train=``; the plan is then that function's business.
-        """
+        return units_of(self.module, self.spec)
+
+    def features(self, inputs: Array) -> dict[str, Array]:
+        """What each group's last reader sees: group name -> (n, count), the mean over positions of every unit."""
+        from minutia.models.torch_units import watched
+
         torch = _torch()
-        afresh = plan.reset == "everything"
+        with torch.no_grad(), watched(self.module, self.units()) as seen:
+            self._forward(torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)))
+        return {name: values.float().numpy() for name, values in seen.items()}
+
+    @property
+    def joint(self) -> bool:
+        """Whether ``trained_many`` takes less time than one training after the other: small dense networks."""
+        from minutia.models import torch_training
+
+        return self.trainer is None and torch_training.stackable(self.module)
+
+    def trained(
+        self, inputs: Array, targets: Array, plan: Plan, seed: int, *, steer: Steer | None = None
+    ) -> "TorchModel":
+        """Train a copy; a full reset starts a new root, everything else descends from this model.
+
+        ``targets`` are labels (n,) or probabilities (n, classes) at ``plan.temperature``. Weight decay is decoupled
+        with Adam, part of the gradient with SGD. A full reset calls the factory again, if there is one, and the
+        owner's own training function, if the spec names one with ``train=``; the plan is then that function's
+        business. The environment variable MINUTIA_DEVICE names where to train, such as cuda.
+        """
+        from minutia.models import torch_training
+
         inputs, targets = np.ascontiguousarray(inputs, np.float32), np.asarray(targets)
-        with torch.random.fork_rng(devices=[]), _one_thread():
-            torch.manual_seed(seed)
-            module = self.factory() if afresh and self.factory else self._copy({})
-            if not (afresh and self.factory):
-                _reset(module, plan.reset)
+        with self._training(inputs):
+            module = self._seeded(plan, seed)
+            if plan.reset == "everything" and self.trainer and targets.ndim == 1:
+                module = self.trainer(module, inputs, targets, seed)
+            else:
+                torch_training.fit(module, inputs, targets, plan, steer)
+        return self._descendant(module, plan)
+
+    def trained_many(self, inputs: Array, targets: Array, plan: Plan, seeds: Sequence[int]) -> "list[TorchModel]":
+        """One fresh training per seed, as ``trained`` up to float noise; what cannot share a pass is trained alone.
+
+        Together are trained: models that are ``joint``, with labels, Adam, all layers from fresh weights. A seed's
+        weights do not depend on the others in the call; up to eight seeds take the time of eight.
+        """
+        inputs, targets = np.ascontiguousarray(inputs, np.float32), np.asarray(targets)
+        usual = replace(plan, optimiser="adam", reset="everything", layers="all", temperature=1.0)
+        if self.joint and plan == usual and targets.ndim == 1 and len(seeds):
+            # A forward pass that draws or branches by itself cannot be stacked; bad data is told by ``trained``.
+            with suppress(RuntimeError, ValueError, IndexError):
+                return self._stacked(inputs, targets, plan, seeds)
+        return [self.trained(inputs, targets, plan, seed) for seed in seeds]
+
+    def _stacked(self, inputs: Array, labels: Array, plan: Plan, seeds: Sequence[int]) -> "list[TorchModel]":
+        from minutia.models import torch_training
+
+        with _torch().random.fork_rng(devices=[]), torch_training.one_thread():
+            started = [(self._seeded(plan, seed), _torch().get_rng_state()) for seed in seeds]
+            modules = [module for module, _ in started]
+            torch_training.fit_stack(modules, inputs, labels, plan, [state for _, state in started])
+        return [self._descendant(module, plan) for module in modules]
+
+    @contextmanager
+    def _training(self, inputs: Array) -> Iterator[None]:
+        """Random numbers of its own, one thread, and errors in one sentence."""
+        from minutia.models import torch_training
+
+        with _torch().random.fork_rng(devices=[]), torch_training.one_thread():
             try:
-                if afresh and self.trainer and targets.ndim == 1:
-                    module = self.trainer(module, inputs, targets, seed)
-                else:
-                    _fit(module, inputs, targets, plan)
+                yield
+            except MinutiaError:
+                raise
             except Exception as error:
                 raise ModelError(
                     f"expected {self.spec} to train on inputs {inputs.shape[1:]} with labels from 0, got "
                     f"{type(error).__name__}: {one_line(error)}; check the data or use train="
                 ) from error
-        child = self._child(module)
-        return child if afresh else child._with_parent(self)
+
+    def _seeded(self, plan: Plan, seed: int) -> "torch.nn.Module":
+        """The module that training starts from; from here on the seed fixes every random number."""
+        from minutia.models import torch_training
+
+        _torch().manual_seed(seed)
+        if plan.reset == "everything" and self.factory:
+            module = self.factory()
+        else:
+            module = self._copy({})
+            torch_training.reset(module, plan.reset)
+        return torch_training.with_head(module, plan.classes)
+
+    def _descendant(self, module: "torch.nn.Module", plan: Plan) -> "TorchModel":
+        """A trained module as a model; with other classes its spec says so, so that it can be opened again."""
+        if plan.classes:
+            factory = partial(_with_classes, self.factory, plan.classes) if self.factory else None
+            spec = _spec_for(self.spec, plan.classes)
+            child = TorchModel(module, spec, factory=factory, trainer=self.trainer)
+        else:
+            child = self._child(module)
+        return child if plan.reset == "everything" else child._with_parent(self)
 
     def _child(self, module: "torch.nn.Module") -> "TorchModel":
         return TorchModel(module, self.spec, factory=self.factory, trainer=self.trainer)
@@ -147,13 +226,16 @@ class TorchModel:
 def open_model(rest: str) -> TorchModel:
     """Open ``module:factory`` or ``file.py:factory``, optionally with ``?weights=x.safetensors&train=module:function``.
 
-    Factory and training function ``train(module, inputs, labels, seed) -> module`` are the user's own code, named
-    on his own command line; weights are only ever read as data.
+    ``classes=N`` replaces the last linear layer of what the factory builds by one with N outputs. Factory and
+    training function ``train(module, inputs, labels, seed) -> module`` are the user's own code, named on his own
+    command line; weights are only ever read as data.
     """
-    target, options = split_spec(rest, allowed=("weights", "train"))
+    target, options = split_spec(rest, allowed=("weights", "train", "classes"))
     factory = _factory(target)
     trainer = _factory(options["train"]) if "train" in options else None
     torch = _torch()
+    from minutia.models import torch_training
+
     try:
         module = factory()
     except Exception as error:
@@ -163,9 +245,30 @@ def open_model(rest: str) -> TorchModel:
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"expected {target} to return a torch.nn.Module, got {type(module).__name__}")
+    if "classes" in options:
+        classes = whole_number(options, "classes", 0, least=2)
+        module, factory = torch_training.with_head(module, classes), partial(_with_classes, factory, classes)
     if "weights" in options:
         _load(module, Path(options["weights"]), target)
     return TorchModel(module, f"torch:{rest}", factory=factory, trainer=trainer)
+
+
+def _with_classes(factory: Callable[[], Any], classes: int) -> Any:
+    """What a factory builds, with a last layer for so many classes."""
+    from minutia.models import torch_training
+
+    return torch_training.with_head(factory(), classes)
+
+
+def _spec_for(spec: str, classes: int) -> str:
+    """The spec of the same architecture with so many classes; the weights it names do not fit any more.
+
+    >>> _spec_for("torch:nets:small?weights=a.pt&train=nets:fit", 5)
+    'torch:nets:small?train=nets:fit&classes=5'
+    """
+    place, _, query = spec.partition("?")
+    kept = [o for o in query.split("&") if o and o.partition("=")[0] not in ("weights", "classes")]
+    return f"{place}?{'&'.join([*kept, f'classes={classes}'])}"
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -260,46 +363,6 @@ def _from_file(path: Path) -> Any:
     return module
 
 
-def _reset(module: "torch.nn.Module", what: str) -> None:
-    """Draw fresh initial values for the last layer with weights, or for every layer."""
-    layers = [m for m in module.modules() if hasattr(m, "reset_parameters")]
-    fixed = [n for n, m in module.named_modules() if m not in layers and list(m.parameters(recurse=False))]
-    if what == "everything" and fixed:
-        raise ModelError(
-            f"expected layers that can be initialised afresh, got {fixed[0] or 'the module itself'!r} without "
-            "reset_parameters: open the model as torch:module:factory, so that the factory is called again"
-        )
-    chosen: list[Any] = {"nothing": [], "last": layers[-1:], "everything": layers}[what]
-    for layer in chosen:
-        layer.reset_parameters()
-
-
-def _trainable(module: "torch.nn.Module", layers: str) -> "list[torch.nn.Parameter]":
-    """All parameters, or those of the last layer that has any."""
-    if layers == "all":
-        return list(module.parameters())
-    owners = [m for m in module.modules() if list(m.parameters(recurse=False))]
-    return list(owners[-1].parameters(recurse=False))
-
-
-def _fit(module: "torch.nn.Module", inputs: Array, targets: Array, plan: Plan) -> None:
-    """Minibatch Adam on cross-entropy with labels or, at a temperature, with probabilities."""
-    torch = _torch()
-    x = torch.from_numpy(inputs)
-    y = torch.from_numpy(targets.astype(np.int64 if targets.ndim == 1 else np.float32))
-    weights = _trainable(module, plan.layers)
-    adam = torch.optim.AdamW(weights, plan.learning_rate, weight_decay=plan.weight_decay, fused=True)
-    module.train(plan.layers == "all")
-    for _ in range(plan.epochs):
-        for rows in torch.randperm(len(x)).split(plan.batch_size):
-            adam.zero_grad()
-            logits = module(x[rows]) / plan.temperature
-            loss = torch.nn.functional.cross_entropy(logits, y[rows]) * plan.temperature**2
-            loss.backward()
-            adam.step()
-    module.eval()
-
-
 @contextmanager
 def _frozen(module: "torch.nn.Module") -> Iterator[None]:
     """Build no graph for the weights while only the input is differentiated: up to a quarter faster."""
@@ -311,18 +374,6 @@ def _frozen(module: "torch.nn.Module") -> Iterator[None]:
     finally:
         for weight in weights:
             weight.requires_grad_(True)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are added in an order that depends on the number of threads: one thread, one digest."""
-    torch = _torch()
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _card(model: TorchModel) -> ModelCard:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 DEVICE = "MINUTIA_DEVICE"
 """The environment variable that names where to train, such as cuda; the weights come back to the processor."""
+LANES = 8
+"""Numbers that vector instructions take at a time: stacks of a multiple of it give every member the same bits."""
 STACKED = ("Linear", "Embedding")
 """Layers with weights that many models can share one pass through."""
 WEIGHTLESS = ("ReLU", "GELU", "Tanh", "Sigmoid", "SiLU", "LeakyReLU", "ELU", "Flatten", "Unflatten", "Identity")
@@ -53,12 +56,9 @@ def with_head(module: "torch.nn.Module", classes: int) -> "torch.nn.Module":
     return module
 
 
-def fit(
-    module: "torch.nn.Module", inputs: Array, targets: Array, plan: Plan, *, steer: Steer | None, watch: Callable[..., Any]
-) -> None:
+def fit(module: "torch.nn.Module", inputs: Array, targets: Array, plan: Plan, steer: Steer | None = None) -> None:
     """Train in place on cross-entropy with labels or, at a temperature, with probabilities.
 
-    ``watch(module, name)`` is a context that gives a function returning what the readers of a group of units saw.
     Weights that diverge stay as they come, without an error.
     """
     import torch
@@ -68,14 +68,13 @@ def fit(
     x, y = _on(device, inputs, targets)
     optimiser = _optimiser(_trainable(module, plan), plan)
     module.train(plan.layers == "all")
-    with nullcontext() if steer is None else watch(module, steer.units) as seen:
-        goal = None if steer is None else torch.from_numpy(np.array(steer.targets, np.float32)).to(device)
+    with _pulled(module, steer, len(x)) if steer else nullcontext() as pull:
         for rows in _batches(optimiser, len(x), plan):
             optimiser.zero_grad()
             logits = module(x[rows]) / plan.temperature
             loss = torch.nn.functional.cross_entropy(logits, y[rows]) * plan.temperature**2
-            if steer is not None and goal is not None:
-                loss = loss + steer.weight * ((seen() - goal[rows]) ** 2).mean()
+            if pull is not None:
+                loss = loss + pull(rows)
             loss.backward()
             optimiser.step()
     module.to("cpu").eval()
@@ -93,7 +92,8 @@ def stackable(module: "torch.nn.Module") -> bool:
     renormed = any(getattr(m, "max_norm", None) is not None or getattr(m, "sparse", False) for m in leaves)
     own = sum(p.numel() for m in leaves for p in m.parameters(recurse=False))
     whole = sum(p.numel() for p in module.parameters())
-    return plain and known and not renormed and 0 < whole == own and not list(module.buffers())
+    frozen = any(not p.requires_grad for p in module.parameters())
+    return plain and known and not renormed and not frozen and 0 < whole == own and not list(module.buffers())
 
 
 def fit_stack(
@@ -101,18 +101,17 @@ def fit_stack(
 ) -> None:
     """Train modules of one architecture at a time, in place, each on the order that its own random state draws.
 
-    A stack of one takes another path through the matrix library, so it gets a twin: weights must not depend on the
-    company.
+    Stacks are filled up with twins to a multiple of ``LANES``: vector instructions compute what is left over at the
+    end of an array by another path, and weights must not depend on the company.
     """
     import torch
     from torch.func import functional_call, stack_module_state, vmap
 
-    device, base = _device(), modules[0]
-    members = list(modules) if len(modules) > 1 else [base, base]
-    weights, _ = stack_module_state([m.to(device) for m in members])
+    device, base, members = _device(), modules[0], -(-len(modules) // LANES) * LANES
+    weights, _ = stack_module_state([m.to(device) for _, m in zip(range(members), cycle(modules), strict=False)])
     values = [w.detach().requires_grad_(True) for w in weights.values()]
     x, y = _on(device, inputs, labels)
-    orders = [torch.Generator().set_state(s) for s in states] if len(states) > 1 else [_twin(states[0]), _twin(states[0])]
+    orders = [torch.Generator().set_state(s) for _, s in zip(range(members), cycle(states), strict=False)]
 
     def loss_of(own: dict[str, Any], rows: Any) -> Any:
         return torch.nn.functional.cross_entropy(functional_call(base, own, (x[rows],)), y[rows])
@@ -146,10 +145,24 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _twin(state: "torch.Tensor") -> "torch.Generator":
+@contextmanager
+def _pulled(module: "torch.nn.Module", steer: Steer, inputs: int) -> "Iterator[Callable[[torch.Tensor], torch.Tensor]]":
+    """A function of the rows of the batch that last went through: what the steer adds to the loss."""
     import torch
 
-    return torch.Generator().set_state(state)
+    from minutia.models.torch_units import watch
+
+    goal = torch.from_numpy(np.array(steer.targets, np.float32)).to(next(module.parameters()).device)
+    if len(goal) != inputs:
+        raise UsageError(f"expected one row of targets for each of {inputs} inputs, got {len(goal)} to steer to")
+
+    def pull(rows: "torch.Tensor") -> "torch.Tensor":
+        if seen().shape[1:] != goal.shape[1:]:
+            raise UsageError(f"expected targets of {seen().shape[1]} numbers for {steer.units}, got {goal.shape[1:]}")
+        return steer.weight * ((seen() - goal[rows]) ** 2).mean()
+
+    with watch(module, steer.units) as seen:
+        yield pull
 
 
 def _head(module: "torch.nn.Module") -> str:

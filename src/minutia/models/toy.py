@@ -14,6 +14,7 @@ from minutia.core.digest import Array, canonical_json, content_digest
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.model import ModelCard, Plan, Steer
 from minutia.core.probe import Content, Probe, ProbeSet
+from minutia.core.units import Slot, Units
 from minutia.models import one_line, read_bounded, split_spec, whole_number
 from minutia.models.toy_training import Layer, as_probabilities, drawn, fit, forward, prepared, softmax
 
@@ -32,9 +33,8 @@ class ToyClassifier:
     [1]
     """
 
-    access = (
-        Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.GRADIENTS | Access.WEIGHTS | Access.TRAIN
-    )
+    access = Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.GRADIENTS | Access.FEATURES
+    access |= Access.WEIGHTS | Access.TRAIN
 
     def __init__(self, weights: Mapping[str, Array], spec: str | None = None, card: ModelCard | None = None) -> None:
         self._layers = _layers(weights)
@@ -86,6 +86,24 @@ class ToyClassifier:
                     "rebuild a model with its own names and shapes"
                 )
         return self._child({**own, **weights})
+
+    def units(self) -> tuple[Units, ...]:
+        """One group of units per hidden layer, h0, h1, …, each written by w0 and b0, … and read by the next layer."""
+        hidden = [b.size for _, b in self._layers[:-1]]
+        return tuple(
+            Units(f"h{i}", count, (Slot(f"w{i}", 1), Slot(f"b{i}", 0)), (Slot(f"w{i + 1}", 0),))
+            for i, count in enumerate(hidden)
+        )
+
+    def features(self, inputs: Array) -> dict[str, Array]:
+        """Activations (n, count) of every hidden layer, by group.
+
+        >>> model = ToyClassifier.fresh((4, 3, 2))
+        >>> {name: values.shape for name, values in model.features(np.zeros((5, 4))).items()}
+        {'h0': (5, 3)}
+        """
+        hidden = self._forward(self._flat(inputs))[1:-1]
+        return {group.name: values for group, values in zip(self.units(), hidden, strict=True)}
 
     def trained(
         self, inputs: Array, targets: Array, plan: Plan, seed: int, *, steer: Steer | None = None

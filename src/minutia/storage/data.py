@@ -1,6 +1,6 @@
 """Labelled data by specification: files, folders, the user's own code, and data sets that are built in."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -91,11 +91,10 @@ def preload(spec: str, dataset: Dataset) -> None:
 
 
 _preloaded: dict[str, Dataset] = {}
-Stamp = tuple[int, ...]
 
 
 @lru_cache(maxsize=8)
-def _loaded(spec: str, kind: str, rest: str, stamp: Stamp) -> Dataset:
+def _loaded(spec: str, kind: str, rest: str, stamp: int) -> Dataset:
     """Kept between calls, because every task of a zoo asks for it; a file that changed is read again."""
     own = OWN_OPTIONS.get(f"{kind}:{rest}", OWN_OPTIONS.get(kind, ()))
     options = split_options(spec, (*CHOICES, *own))
@@ -129,7 +128,7 @@ def _of_classes(data: Dataset, kept: slice) -> Dataset:
 
 
 @lru_cache(maxsize=4)
-def _read(kind: str, rest: str, options: tuple[tuple[str, str], ...], stamp: Stamp) -> Parts:
+def _read(kind: str, rest: str, options: tuple[tuple[str, str], ...], stamp: int) -> Parts:
     """Read a source once, whatever rows are wanted of it: their arrays are then views of the same memory."""
     return READERS[kind](rest, dict(options))
 
@@ -154,17 +153,19 @@ def _source(place: str) -> tuple[str, str]:
         return "npz", place
 
 
-def _stamp(kind: str, rest: str) -> Stamp:
-    """What changes when the files do."""
+def _stamp(kind: str, rest: str) -> int:
+    """Changes when a file does, or its name; 0 where there is none, which is said when it is read."""
     try:
-        sizes, times = zip(*((s.st_size, s.st_mtime_ns) for s in (p.stat() for p in _files(kind, rest))), strict=True)
-    except (OSError, ValueError):  # no file, or none that can be read: said when it is read
-        return ()
-    return len(sizes), sum(sizes), max(times)
+        found = [(str(path), path.stat()) for path in _files(kind, rest)]
+    except (OSError, ValueError):
+        return 0
+    return hash(tuple((name, state.st_mtime_ns, state.st_size) for name, state in found))
 
 
-def _files(kind: str, rest: str) -> Iterator[Path]:
+def _files(kind: str, rest: str) -> Iterable[Path]:
+    """What a source reads."""
     if kind == "folder":
-        yield from image_files(Path(rest))
-    elif kind in ("npz", "torch"):
-        yield Path(rest.rpartition(":")[0] if kind == "torch" else rest)
+        return image_files(Path(rest))
+    if kind == "torch":
+        return [Path(rest.rpartition(":")[0])]
+    return [Path(rest)] if kind == "npz" else []

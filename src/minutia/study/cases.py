@@ -235,7 +235,7 @@ class Trial:
         if self.serving:
             attack = catalog.attack(self.serving)
             suspect = attack.apply(suspect, material_of(root, self), np.random.default_rng(self.seed))
-        state = {"model": self.suspect.card.id, "fidelity": self.fidelity(suspect)}
+        state: dict[str, Any] = {"model": self.suspect.card.id, "fidelity": self.fidelity(suspect)}
         if "diverged" in state["fidelity"]:
             return {**state, "state": "diverged"}
         started = perf_counter()
@@ -287,6 +287,8 @@ def judged(method: Method, fp: Fingerprint, null: Null, stick: Yardstick, seen: 
         "agreement": float(same.mean()),
         "answered": float(np.mean(seen.answers.status == Status.OK)),
         "bits": bits_per_query(float(same.mean()), max(rates, default=0.0), len(seen.asked)),
+        "asked": len(seen.asked),
+        "m": null.m,
         "observation": seen.digest,
     }
 

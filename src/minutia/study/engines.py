@@ -10,10 +10,11 @@ from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from minutia.core.errors import ModelError
-from minutia.study.work import Engine, Job, Made, work
+from minutia.core.errors import ModelError, UsageError
+from minutia.core.keys import did_you_mean
+from minutia.study.work import Job, Made, work
 
 FEW = 4
 """Units below which new processes would cost more than they bring."""
@@ -46,9 +47,7 @@ class Local:
             yield from ((unit, work(root, unit)) for unit in units)
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=get_context("spawn"), initializer=_one_thread
-            )
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_thread)
         with _deaf_to_ctrl_c():
             running: dict[Future[list[Made]], Sequence[Job]] = {self._pool.submit(work, root, u): u for u in units}
         try:
@@ -65,9 +64,13 @@ class Local:
             raise
 
 
-def engine(name: str = "local", *, jobs: int = 0, address: str = "", gpus: float = 0.0) -> "Engine":
+def engine(name: str = "local", *, jobs: int = 0, address: str = "", gpus: float = 0.0) -> Any:
     """The engine of that name: ``local`` with so many processes (0: one per core), or ``ray`` at an address."""
+    if name not in ("local", "ray"):
+        raise UsageError(f"expected engine local or ray, got {name!r}{did_you_mean(name, ('local', 'ray'))}")
     if name == "local":
+        if address or gpus:
+            raise UsageError("expected --address and --gpus with --engine ray only, got them with local processes")
         return Local(jobs)
     from minutia.study.ray_engine import RayEngine
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
-from minutia.core.digest import canonical_json, sha256
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.stats.intervals import clopper_pearson
 from minutia.stats.nulls import type_one_bound
 from minutia.stats.ranking import aruc, auc
+from minutia.storage.tables import SCHEMA, digest
 
-SCHEMA = "minutia.table/1"
 ALPHAS = ("0.01", "0.05")
 APART = ("destroyed", "diverged", "failed", "not-applicable")
 """States of a suspect that is kept and shown, but no part of any rate."""
@@ -51,18 +50,6 @@ def table(about: About, rows: Sequence[Row]) -> dict[str, Any]:
     return {**body, "date": about.date, "digest": digest(body)}
 
 
-def digest(body: Mapping[str, Any]) -> str:
-    """Digest of everything in a table but measured seconds, the date and the digest itself."""
-    return sha256(canonical_json(_timeless(body)).encode())
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        kept = {k: v for k, v in value.items() if "seconds" not in k and k not in ("date", "digest")}
-        return {k: _timeless(v) for k, v in kept.items()}
-    return [_timeless(v) for v in value] if isinstance(value, list | tuple) else value
-
-
 def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
     """One method: its speed, every attack, every rung, its curves."""
     name = key.partition("(")[0]
@@ -70,7 +57,7 @@ def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
     asked = [row for row in rows if row["state"] in ("fine", "destroyed")]
     fair = [row for row in asked if row["state"] == "fine" and not row["curve"]]
     innocents = [r for r in fair if r["truth"] == "unrelated" and r["kind"] == HARDEST_RUNG and not r["attack"]]
-    scores = [row["score"] for row in innocents]
+    scores = [row["score"] for row in innocents if row["score"] is not None]
     copies = [row for row in fair if row["truth"] == "derived"]
     return {
         "method": key,
@@ -91,9 +78,7 @@ def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
         "rungs": [_rung(rung, some) for rung, some in _rungs(fair)],
         "curves": [_curve(name, some) for name, some in _by("curve", (r for r in asked if r["curve"]))],
         "lost": _by_accuracy_lost([r for r in asked if r["truth"] == "derived"]),
-        "queries": [
-            {"label": label, "points": _query_points(some)} for label, some in _by("group", copies) if label
-        ],
+        "queries": [{"label": label, "points": _query_points(some)} for label, some in _by("group", copies) if label],
     }
 
 
@@ -166,7 +151,7 @@ def _curve(name: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _by_accuracy_lost(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Rates in bands of accuracy lost, over every attack: what an attacker pays for getting away."""
     bands = []
-    for low, high in zip(LOST_EDGES, LOST_EDGES[1:], strict=False):
+    for low, high in pairwise(LOST_EDGES):
         some = [r for r in rows if low <= r["fidelity"].get("accuracy_lost", -2.0) < high]
         if some:
             tpr = {alpha: rate(_matches(some, alpha), len(some)) for alpha in ALPHAS}
@@ -185,8 +170,10 @@ def _query_points(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _apart(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Copies that are in no rate, once each: what was destroyed, what diverged, what could not be made."""
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+    enrolled = {(row["method"], row["seed"]) for row in rows if row["state"] != "failed"}
     for row in rows:
-        if row["state"] in ("destroyed", "diverged", "failed"):
+        # Without a fingerprint nobody is judged: that is the method's failure, not that of each suspect.
+        if row["state"] in ("destroyed", "diverged", "failed") and (row["method"], row["seed"]) in enrolled:
             entry = {name: row[name] for name in ("label", "truth", "seed", "state")}
             entry["accuracy"] = row["fidelity"].get("accuracy")
             entry["why"] = row.get("why", "")
@@ -225,7 +212,7 @@ def _by(name: str, rows: Iterable[Row]) -> Iterator[tuple[Any, list[Row]]]:
 
 
 def _ranked(figure: Callable[..., float | None], rows: Sequence[Row], innocents: Sequence[float]) -> float | None:
-    return figure([row["score"] for row in rows], innocents)
+    return figure([row["score"] for row in rows if row["score"] is not None], innocents)
 
 
 def _middle(values: Iterable[float | None]) -> float | None:
