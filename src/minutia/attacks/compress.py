@@ -70,7 +70,8 @@ class Prune(_WeightAttack):
 class Quantise(_WeightAttack):
     """Round weights to 2^bits levels, symmetric per tensor, rounding down or up at random in proportion.
 
-    The preset ``wrt`` has the paper's 5 bits; its epoch of training afterwards is ``quantise/wrt+fine_tune_all(epochs=1)``.
+    The preset ``wrt`` has the paper's 5 bits; its epoch of training afterwards is a second step,
+    ``quantise/wrt+fine_tune_all(epochs=1)``.
 
     Source: post-training quantisation as an attack, Lukas et al., IEEE S&P 2022, arXiv 2108.04974.
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minutia.attacks.crafting import away_from, gradients, made_up, no_text, probabilities, varied
 from minutia.core.access import Access, require
 from minutia.core.answers import Observation
 from minutia.core.attack import Claim
@@ -18,8 +19,6 @@ from minutia.core.method import Method, looks_for
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
 
-BATCH = 256
-"""Rows optimised at a time, which bounds the memory of a large model."""
 HALVINGS = 12
 """Bisections to the boundary between two inputs: closer than any grey level."""
 
@@ -67,8 +66,8 @@ class Transferable(_Forged):
     other (random), or none (away: only leave the true class). Kept is what most of the remaining surrogates answer
     like the accuser, and not like the truth; what all of them do comes first.
 
-    A threshold on the match rate, wherever it was tuned, accuses whoever solves the task. A rank among models that the
-    judge trained himself does not: they match as well, so even the accuser's own model is not told apart.
+    A fixed threshold on the match rate accuses whoever solves the task. A rank among models that the judge trained
+    himself keeps its level, because those match as well.
 
     Source: Liu, Zhang, Szyller, Ren, Asokan, "False Claims against Model Ownership Resolution", USENIX Security 2024,
     arXiv 2304.06607. The presets are the public CIFAR-10 settings, without and with a target: 50 probes, 100 steps of
@@ -101,12 +100,13 @@ class Transferable(_Forged):
         self, model: Model, material: Material, method: Method, rng: np.random.Generator, accused: Model | None
     ) -> Fingerprint:
         """Craft on some surrogates, choose by the others, file."""
+        no_text(self.name, material)
         surrogates = _surrogates(self, material)
         crafting = surrogates[: max(1, len(surrogates) * 2 // 3)]
         wanted = self.probes * self.oversample
         rows = rng.choice(len(material.inputs), wanted, replace=wanted > len(material.inputs))
         ensemble = [_differentiable(self, m) for m in (model, *crafting)]
-        crafted = self.craft(ensemble, material.inputs[rows], material.labels[rows], material.bounds, rng)
+        crafted = self.craft(ensemble, material.inputs[rows], material.labels[rows], material, rng)
         points, first = np.unique(material.stored(crafted), axis=0, return_index=True)
         own, agreed = _agreement(model, surrogates[len(crafting) :] or crafting, points)
         best = np.lexsort((rng.random(len(points)), -agreed))
@@ -118,34 +118,24 @@ class Transferable(_Forged):
         ensemble: Sequence[GradientModel],
         starts: Array,
         truth: Array,
-        bounds: tuple[float, float],
+        material: Material,
         rng: np.random.Generator,
     ) -> Array:
         """Points (n, *shape) near the starts that the ensemble, its first model above all, gets wrong."""
-        parts = [slice(i, i + BATCH) for i in range(0, len(starts), BATCH)]
-        return np.concatenate([self._crafted(ensemble, starts[p], truth[p], bounds, rng) for p in parts])
-
-    def _crafted(
-        self,
-        ensemble: Sequence[GradientModel],
-        starts: Array,
-        truth: Array,
-        bounds: tuple[float, float],
-        rng: np.random.Generator,
-    ) -> Array:
-        width = bounds[1] - bounds[0]
-        goal = truth if self.target == "away" else self._goal(ensemble, starts, truth, rng)
-        step = self.rate * width * (1 if self.target == "away" else -1)
-        low = np.maximum(starts - self.strength * width, bounds[0])
-        high = np.minimum(starts + self.strength * width, bounds[1])
+        low, high = material.bounds
+        reach, pace = self.strength * (high - low), self.rate * (high - low)
+        least, most = np.maximum(starts - reach, low), np.minimum(starts + reach, high)
+        away = self.target == "away"
+        goal = truth if away else self._goal(ensemble, starts, truth, rng)
         points = np.array(starts, np.float32)
         for _ in range(self.steps):
-            points = np.clip(points + step * np.sign(_ascent(ensemble, points, goal)), low, high).astype(np.float32)
+            step = np.sign(_uphill(ensemble, points, goal)) * (pace if away else -pace)
+            points = np.clip(points + step, least, most).astype(np.float32)
         return points
 
     def _goal(self, ensemble: Sequence[GradientModel], starts: Array, truth: Array, rng: np.random.Generator) -> Array:
         """The wrong class that each point is driven to."""
-        mean = np.mean([_softmax(m.linearise(starts)[0]) for m in ensemble], axis=0)
+        mean = np.mean([probabilities(m.linearise(starts)[0]) for m in ensemble], axis=0)
         if self.target == "random":
             return (truth + rng.integers(1, mean.shape[1], len(truth))) % mean.shape[1]
         mean[np.arange(len(truth)), truth] = -1
@@ -156,8 +146,8 @@ class Transferable(_Forged):
 class PostHoc(_Forged):
     """Probes chosen after the accused was asked: those on which it happens to answer as the accuser's model does.
 
-    Of ``pool`` candidates (natural inputs, mixtures of two, noise, and points on the accuser's own boundary, a quarter
-    each) those stay on which the accused agrees with the accuser; those on which fewest of the accuser's surrogates
+    Of ``pool`` candidates (natural inputs, variations of them, inputs out of nothing, and points on the accuser's own
+    boundary, a quarter each) those stay on which the accused agrees with the accuser; where fewest of his surrogates
     (``Material.unrelated``) agree come first. Innocent models then match rarely and the accused always.
 
     This voids every test that ranks the suspect among other models, because the probes depend on the suspect: no null
@@ -188,24 +178,26 @@ class PostHoc(_Forged):
             raise UsageError(f"expected the accused model for {self.name}, got none: it chooses probes by its answers")
         require(self.name, Access.LABELS, accused.spec, accused.access)
         surrogates = _surrogates(self, material)
-        points = np.unique(material.stored(self.candidates(model, material, rng)), axis=0)
+        points = np.unique(self.candidates(model, material, rng), axis=0)
         own, agreed = _agreement(model, surrogates, points)
         suits = (own >= 0) & (accused.ask(numbered(points, {})).labels == own)
         best = np.lexsort((rng.random(len(points)), agreed))
         return self.filed(method, model, points[best[suits[best]]], rng)
 
     def candidates(self, model: Model, material: Material, rng: np.random.Generator) -> Array:
-        """About ``pool`` points (n, *shape) of four kinds."""
+        """About ``pool`` points (n, *shape) of four kinds, of texts three."""
         count = -(-self.pool // 4)
         one, other = (material.inputs[rng.integers(len(material.inputs), size=count)] for _ in range(2))
-        share = rng.random((count, *[1] * (one.ndim - 1)))
-        mixed = share * one + (1 - share) * other
-        noise = rng.uniform(*material.bounds, one.shape)
-        return np.concatenate([one, mixed, noise, _boundary(model, one, other)])
+        parts = [one, varied(material, material.inputs, count, rng), made_up(material, count, rng)]
+        if material.content != "text":  # there is nothing between two tokens
+            parts.append(_boundary(model, one, other))
+        return material.stored(np.concatenate(parts))
 
 
 def _surrogates(claim: Claim, material: Material) -> list[Model]:
-    """The accuser's other models of the task."""
+    """The accuser's other models of the task; he needs inputs as well."""
+    if not len(material.inputs):
+        raise UsageError(f"expected inputs to start from for {claim.name}, got none: give data of the task")
     if not material.unrelated:
         raise UsageError(
             f"expected models of the task besides the accuser's own for {claim.name}, got none: "
@@ -227,19 +219,10 @@ def _agreement(model: Model, others: Sequence[Model], points: Array) -> tuple[Ar
     return own, np.mean([m.ask(probes).labels == own for m in others], axis=0)
 
 
-def _ascent(ensemble: Sequence[GradientModel], points: Array, labels: Array) -> Array:
-    """Gradient of the cross-entropy with ``labels``: of the first model, plus the mean over the others."""
-    total = np.zeros(points.shape)
-    for number, model in enumerate(ensemble):
-        logits, pull_back = model.linearise(points)
-        slope = _softmax(logits) - np.eye(logits.shape[1])[labels]
-        total += pull_back(slope.astype(np.float32)) / (1 if number == 0 else len(ensemble) - 1)
-    return total
-
-
-def _softmax(logits: Array) -> Array:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+def _uphill(ensemble: Sequence[GradientModel], points: Array, labels: Array) -> Array:
+    """Where the cross-entropy with ``labels`` rises: that of the first model, plus the mean of the others'."""
+    first, *others = [gradients(m, points, away_from(labels)) for m in ensemble]
+    return first + np.mean(others, axis=0)
 
 
 def _boundary(model: Model, one: Array, other: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minutia.attacks.crafting import no_text
 from minutia.attacks.served import SCORED, Serving, Setup, seeded
 from minutia.core.access import Access
 from minutia.core.answers import Answers, Status
@@ -106,12 +107,13 @@ class SmoothInputs(Serving):
 
     ``strength`` is the deviation of the noise in units of the input range, that of a Gaussian blur in pixels, the
     window of a mean or median in pixels, or the bits that are left. With noise, ``votes`` noisy copies of each probe
-    are asked and the majority answers (randomised smoothing); scores are then the shares of the votes.
+    are asked and the majority answers (randomised smoothing); scores are then the shares of the votes. In texts,
+    noise puts any other token in the place of a share ``strength`` of the tokens; the other ways are for numbers.
 
     Source: Cohen, Rosenfeld, Kolter, ICML 2019, arXiv 1902.02918; the other ways as in Lukas et al., IEEE S&P 2022,
     arXiv 2108.04974 (noise .01 to .1, blur .5 to .7, windows of 3, 4 bits).
 
-    >>> SmoothInputs(how="bits", strength=1).changed(np.array([[0.2, 0.7]]), (), (0.0, 1.0)).tolist()
+    >>> SmoothInputs(how="bits", strength=1).changed(np.array([[0.2, 0.7]]), (0.0, 1.0)).tolist()
     [[0.0, 1.0]]
     """
 
@@ -147,25 +149,39 @@ class SmoothInputs(Serving):
         """Keep the valid box, and draw the seed of the noise."""
         if self.how not in FLAT:
             check_images(self.name, material.inputs, material.content)
-        return seeded(rng, _box(material)) if self.how == "noise" else Setup(arrays=_box(material))
+        if self.how != "noise":
+            no_text(f"{self.name} with {self.how}", material)
+            return Setup(arrays=_box(material))
+        return seeded(rng, {**_box(material), "tokens": np.array(material.content == "text")})
 
     def serve(self, model: Model, probes: ProbeSet, setup: Setup) -> Answers:
         """Answers to the changed inputs, or the majority of several."""
         low, high = setup.arrays["bounds"].tolist()
-        draws = setup.generators(probes) if self.how == "noise" else []
+        if self.how != "noise":
+            return model.ask(replace(probes, content=self.changed(probes.array, (low, high))))
+        draws, noisy = setup.generators(probes), self.exchanged if setup.arrays["tokens"] else self.noisy
         rounds = [
-            model.ask(replace(probes, content=self.changed(probes.array, draws, (low, high))))
-            for _ in range(self.votes)
+            model.ask(replace(probes, content=noisy(probes.array, draws, (low, high)))) for _ in range(self.votes)
         ]
         return rounds[0] if self.votes == 1 else voted(rounds)
 
-    def changed(self, inputs: Array, draws: Sequence[np.random.Generator], bounds: tuple[float, float]) -> Array:
-        """The inputs (n, *shape) as the model sees them; ``draws`` are the generators of the noise, one per row."""
+    def noisy(self, inputs: Array, draws: Sequence[np.random.Generator], bounds: tuple[float, float]) -> Array:
+        """The inputs (n, *shape) with noise of one generator per row."""
         low, high = bounds
-        if self.how == "noise":
-            noise = [g.normal(0, self.strength * (high - low), inputs.shape[1:]) for g in draws]
-            found = inputs + np.reshape(noise, inputs.shape)
-        elif self.how == "bits":
+        noise = [g.normal(0, self.strength * (high - low), inputs.shape[1:]) for g in draws]
+        return np.clip(inputs + np.reshape(noise, inputs.shape), low, high).astype(np.float32)
+
+    def exchanged(self, inputs: Array, draws: Sequence[np.random.Generator], bounds: tuple[float, float]) -> Array:
+        """Sequences of tokens (n, length) of which some are any token within ``bounds``."""
+        shape, (low, high) = inputs.shape[1:], (int(np.ceil(bounds[0])), int(np.floor(bounds[1])))
+        drawn = [np.where(g.random(shape) < self.strength, g.integers(low, high + 1, shape), np.nan) for g in draws]
+        other = np.reshape(drawn, inputs.shape)
+        return np.where(np.isnan(other), inputs, other).astype(np.float32)
+
+    def changed(self, inputs: Array, bounds: tuple[float, float]) -> Array:
+        """The inputs (n, *shape) smoothed in a way that draws nothing."""
+        low, high = bounds
+        if self.how == "bits":
             top = 2 ** int(self.strength) - 1
             found = low + np.round((inputs.astype(float) - low) / (high - low) * top) / top * (high - low)
         else:

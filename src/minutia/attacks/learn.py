@@ -175,6 +175,7 @@ class Transfer(TrainingAttack):
     kind = "transfer"
     source = "Li et al., ISSTA 2021, arXiv 2106.08890; Guan et al., NeurIPS 2022, arXiv 2210.15427"
     needs = Access.TRAIN
+    renames = True
     # ModelDiff also trains the last half of the layers; SAC moves to ten other classes of foreign data.
     presets: ClassVar = {"modeldiff": {"layers": "all"}, "modeldiff-last": {"layers": "last"}}
     epochs: int = 10

@@ -12,6 +12,8 @@ from minutia.attacks.served import (
     check_share,
     classes_of,
     companion_of,
+    distances,
+    features,
     refused,
     renamed,
     rescored,
@@ -192,8 +194,9 @@ class DetectQueries(Serving):
     """Treat probes unlike the thief's inputs in another way: ``answer`` is refuse, random or companion.
 
     A probe is detected where its nearest neighbour among ``references`` of the thief's inputs is farther away than
-    such an input's own nearest neighbour is for all but a share ``share`` of them. "random" answers any class;
-    "companion" routes the probe to an independent model, ``Material.companion``.
+    such an input's own nearest neighbour is for all but a share ``share`` of them; texts are compared by how often
+    each token occurs. "random" answers any class; "companion" routes the probe to an independent model,
+    ``Material.companion``.
 
     Source: the detector of verification queries with random answers, Hitaj, Mancini, 2018, arXiv 1809.00615; there
     it is a trained network, the distance rule is ours.
@@ -220,11 +223,12 @@ class DetectQueries(Serving):
         rows = rng.permutation(len(material.inputs))[: self.references]
         if len(rows) < 2:
             raise UsageError(f"expected 2 or more inputs to compare probes with, got {len(rows)}: give the thief data")
-        known = _flat(material.inputs[rows])
+        text = material.content == "text"
+        known = features(material.inputs[rows], text)
         apart = distances(known, known)
         np.fill_diagonal(apart, np.inf)
         limit = np.array(np.quantile(apart.min(axis=1), 1 - self.share) * SLACK)
-        arrays = {"known": known, "limit": limit}
+        arrays = {"known": known, "limit": limit, "text": np.array(text)}
         if self.answer == "random":
             arrays["classes"] = np.array(classes_of(model, material))
         other = companion_of(self, model, material) if self.answer == "companion" else None
@@ -244,9 +248,9 @@ class DetectQueries(Serving):
 
     def detected(self, probes: ProbeSet, setup: Setup) -> Array:
         """Which probes (n,) are unlike the thief's inputs."""
-        flat = _flat(probes.array)
         known, limit = setup.arrays["known"], setup.arrays["limit"]
-        parts = [flat[start : start + CHUNK] for start in range(0, len(flat), CHUNK)]
+        seen = features(probes.array, bool(setup.arrays["text"]))
+        parts = [seen[start : start + CHUNK] for start in range(0, len(seen), CHUNK)]
         return np.concatenate([np.zeros(0, bool), *(distances(part, known).min(axis=1) > limit for part in parts)])
 
 
@@ -289,8 +293,8 @@ class Ensemble(Serving):
 class ReverseSigmoid(Serving):
     """Deceive a copier: y - beta (s(gamma s^-1(y)) - 1/2) for each score y, cut at 0 and normalised.
 
-    s is the logistic function. High scores fall and low scores rise, so that one answer fits many inputs; with
-    ``beta`` up to 1 the best class hardly ever changes.
+    s is the logistic function. High scores fall and low scores rise, so that one answer fits many inputs. Where the
+    model is unsure, a class of nearly no score may rise above all others: the label is that of the perturbed scores.
 
     Source: Lee, Edwards, Molloy, Su, "Defending Against Machine Learning Model Stealing Attacks Using Deceptive
     Perturbations", 2018, arXiv 1806.00054. The formula was checked against two public implementations; the defaults
@@ -370,21 +374,6 @@ def margins(answers: Answers) -> Array:
         return np.full(len(answers), np.nan)
     top = np.partition(answers.scores, -2, axis=1)[:, -2:]
     return np.where(answers.status == Status.OK, top[:, 1] - top[:, 0], np.nan)
-
-
-def distances(one: Array, other: Array) -> Array:
-    """Euclidean distances (n, m) between rows (n, d) and (m, d).
-
-    >>> distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
-    [[5.0, 0.0]]
-    """
-    squares = np.sum(one**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * (one @ other.T)
-    return np.asarray(np.sqrt(np.maximum(squares, 0)))
-
-
-def _flat(inputs: Array) -> Array:
-    """Inputs as rows of numbers (n, d); none of them is no mistake."""
-    return inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:]))).astype(float)
 
 
 def _routed(answers: Answers, rows: Array, probes: ProbeSet, other: Model | None) -> Answers:

@@ -20,6 +20,8 @@ from minutia.core.probe import ProbeSet, numbered
 ANSWERED = Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS
 """What can pass a filter; weights, gradients and bills stay with the thief."""
 SCORED = Access.LABELS | Access.TOP_K | Access.SCORES
+TOKENS = 1024
+"""Tokens that are told apart; in larger vocabularies some share a place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +177,30 @@ def companion_of(attack: Attack, model: Model, material: Material) -> Model:
     if mine != its:
         raise UsageError(f"expected a companion of {mine} classes for {attack.name}, got {its}: give another model")
     return other
+
+
+def features(inputs: Array, text: bool) -> Array:
+    """What inputs (n, *shape) are compared by (n, d): their numbers, or how often a text holds each token.
+
+    >>> features(np.array([[2, 2, 0]]), True)[0, :3].tolist()
+    [1.0, 0.0, 2.0]
+    """
+    flat = inputs.reshape(len(inputs), int(np.prod(inputs.shape[1:]))).astype(float)
+    if not text:
+        return flat
+    counts = np.zeros((len(flat), TOKENS))
+    np.add.at(counts, (np.arange(len(flat))[:, None], flat.astype(np.int64) % TOKENS), 1)
+    return counts
+
+
+def distances(one: Array, other: Array) -> Array:
+    """Euclidean distances (n, m) between rows (n, d) and (m, d).
+
+    >>> distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[5.0, 0.0]]
+    """
+    squares = np.sum(one**2, axis=1)[:, None] + np.sum(other**2, axis=1) - 2 * (one @ other.T)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
 def _generator(key: bytes) -> np.random.Generator:

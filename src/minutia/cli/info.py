@@ -48,7 +48,10 @@ def models(as_json: Json = False) -> None:
 
 
 def attacks(as_json: Json = False) -> None:
-    """List removal attacks, what they need, their source."""
+    """List removal attacks, defences and false claims.
+
+    With what they need, their parameters, presets and source. Attacks are joined by a plus: prune+fine_tune_all.
+    """
     from minutia import catalog
     from minutia.core.access import names
 
@@ -58,10 +61,12 @@ def attacks(as_json: Json = False) -> None:
             "kind": cls.kind,
             "needs": ", ".join(names(cls.needs)),
             "parameters": _parameters(cls()),
+            "presets": ", ".join(f"{name}/{preset}" for preset in cls.presets) or "none",
             "source": cls.source,
         }
-        for name in catalog.names("attacks")
-        for cls in [catalog.load("attacks", name)]
+        for group in ("attacks", "claims")
+        for name in catalog.names(group)
+        for cls in [catalog.load(group, name)]
     ]
     _listed(rows, as_json)
 

@@ -69,4 +69,6 @@ class Material:
         if self.levels is not None:
             steps = np.round((clipped - low) / (high - low) * (self.levels - 1))
             clipped = low + steps / (self.levels - 1) * (high - low)
+        if self.content == "text":  # 14.999999 would be read as another token
+            clipped = np.round(clipped)
         return clipped.astype(np.float32)

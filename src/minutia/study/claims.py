@@ -52,7 +52,7 @@ def run(
             continue
         found.setdefault((claim, method), []).append((house.seed, [next(rows) for _ in innocents]))
     return [_claim(*key, groups) for key, groups in found.items()] + [
-        {"claim": claim, "method": method, "failed": why} for (claim, method), why in failed.items()
+        {"claim": claim, "method": method.partition("(")[0], "failed": why} for (claim, method), why in failed.items()
     ]
 
 

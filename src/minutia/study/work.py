@@ -16,6 +16,8 @@ from minutia.storage.models import ModelStore
 
 MOST_TOGETHER = 32
 """Jobs that one worker takes at a time: enough to share what they have in common, few enough to lose little."""
+FAILED = "failed "
+"""Failures have keys of their own: a key keeps its first value, and a job that failed may succeed one day."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -87,14 +89,18 @@ def perform(
     A job that cannot be done raises; with ``tolerant`` its value says why (``{"failed": sentence}``) and is kept.
     """
     named = {job.digest: job for job in jobs}
-    done = {d: v for d, v in store.results(named).items() if tolerant or "failed" not in v}
+    done = store.results(named)
+    if tolerant:
+        failed = store.results(FAILED + digest for digest in named if digest not in done)
+        done |= {key.removeprefix(FAILED): value for key, value in failed.items()}
     todo = [job for digest, job in named.items() if digest not in done]
     _tell(progress, len(done), len(named), "")
     for unit, made in engine.run(store.root, bundled(todo, engine.workers)) if todo else ():
         for job, one in zip(unit, made, strict=True):
             if "failed" in one.value and not tolerant:
                 raise ModelError(str(one.value["failed"]))
-            store.keep(job.digest, one.value, one.files)
+            key = FAILED + job.digest if "failed" in one.value else job.digest
+            store.keep(key, one.value, one.files)
             done[job.digest] = one.value
         _tell(progress, len(done), len(named), unit[0].label)
     return [done[job.digest] for job in jobs]

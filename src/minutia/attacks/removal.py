@@ -1,0 +1,154 @@
+"""Removal by training: RemovalNet, and unlearning of probes that became known."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from minutia.attacks.crafting import probabilities
+from minutia.attacks.learn import TrainingAttack, chosen, counted, taught
+from minutia.core.access import Access
+from minutia.core.digest import Array
+from minutia.core.errors import UsageError
+from minutia.core.material import Material
+from minutia.core.model import Model, Steer, TrainableModel
+from minutia.core.probe import numbered
+from minutia.core.units import LayeredModel
+
+FARTHEST_OF = 256
+"""Inputs among which the farthest is looked for: enough to be far, few enough to bound the memory."""
+
+
+@dataclass(frozen=True)
+class RemovalNet(TrainingAttack):
+    """Move hidden features and soft answers away from the victim's while the labels stay.
+
+    Inner loop: targets for the last hidden units, ``turns`` sign steps of ``pace`` towards another input's features,
+    distorted by a tangent. Outer loop: training towards them (``weight`` times the squared distance) and towards the
+    victim's answers mixed with those of the farthest input, the top class kept. The two alternate ``rounds`` times.
+    ``share`` of the thief's inputs is enough: the paper uses 400 samples.
+
+    Source: Yao et al., "RemovalNet", 2023, arXiv 2308.12319 (steps, paces and weights).
+
+    >>> RemovalNet().kind
+    'removal-net'
+    """
+
+    name = "removal_net"
+    kind = "removal-net"
+    source = "Yao et al., 2023, arXiv 2308.12319"
+    needs = Access.TRAIN | Access.FEATURES
+    presets: ClassVar = {"removalnet": {"optimiser": "sgd", "learning_rate": 1e-2, "epochs": 40, "rounds": 4}}
+    epochs: int = 12
+    learning_rate: float = 1e-3
+    rounds: int = 3
+    turns: int = 20
+    pace: float = 0.01
+    weight: float = 2.0
+    temperature: float = 3.0
+    least: float = 0.3
+    most: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1 or self.epochs < self.rounds or self.turns < 0 or not self.temperature > 0:
+            raise UsageError(f"expected rounds >= 1, epochs >= rounds, turns >= 0, temperature > 0, got {self.key}")
+        if not 0 <= self.least <= self.most <= 1:
+            raise UsageError(f"expected 0 <= least <= most <= 1, got {self.least} and {self.most}")
+
+    def run(self, model: Model, material: Material, rng: np.random.Generator) -> Model:
+        """Alternate crafting of targets and training."""
+        assert isinstance(model, LayeredModel) and isinstance(model, TrainableModel)
+        groups = model.units()
+        if not groups:
+            raise UsageError(f"expected a model whose hidden units are known, got none in {model.spec}: use another")
+        inputs, labels = self.own(material, rng)
+        plan = replace(self.plan(), epochs=self.epochs // self.rounds, temperature=self.temperature)
+        copy: TrainableModel = model
+        for _ in range(self.rounds):
+            assert isinstance(copy, LayeredModel)
+            features = copy.features(inputs)[groups[-1].name]
+            steer = Steer(groups[-1].name, self.crafted(features, rng), self.weight)
+            answers = mixed(model, inputs, labels, self.temperature, (self.least, self.most), rng)
+            copy = copy.trained(inputs, answers, plan, int(rng.integers(2**31)), steer=steer)
+        return counted(copy, len(inputs), self.rounds * plan.steps(len(inputs)), len(inputs))
+
+    def crafted(self, features: Array, rng: np.random.Generator) -> Array:
+        """Targets (n, units): a few sign steps from each input's features towards another's, distorted.
+
+        Paces are in units of the features' own standard deviation, which differs from net to net.
+        """
+        scale = max(float(features.std()), 1e-12)
+        goal = features[rng.permutation(len(features))] + scale * np.tan(rng.uniform(-1, 1, features.shape))
+        found = features.astype(np.float64)
+        for _ in range(self.turns):
+            found = found + self.pace * scale * np.sign(goal - found)
+        return np.maximum(found, 0.0).astype(np.float32) if (features >= 0).all() else found.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Unlearn(TrainingAttack):
+    """Teach the copy other answers to probes that became known, and its own labels for everything else.
+
+    ``share`` is the part of the disclosed probes that the thief got to know; the first of them are what a dispute
+    reveals. Each is taught the class that the victim finds second best.
+
+    Source: the attack that partial disclosure defends against: Adi et al., USENIX Security 2018, arXiv 1802.04633.
+
+    >>> Unlearn(share=0.5).share
+    0.5
+    """
+
+    name = "unlearn"
+    kind = "unlearn"
+    source = "Adi et al., USENIX Security 2018, arXiv 1802.04633"
+    needs = Access.TRAIN
+    epochs: int = 10
+    repeat: int = 2
+
+    def run(self, model: Model, material: Material, rng: np.random.Generator) -> Model:
+        """Fine-tune on own data and, ``repeat`` times over, on the known probes with flipped labels."""
+        if material.disclosed is None:
+            raise UsageError(f"expected disclosed probes for {self.name}, got none: name a fingerprint")
+        known = material.disclosed.inputs[chosen(len(material.disclosed.inputs), self.share, rng)]
+        flipped = runner_up(model, known, int(material.labels.max()) + 1, rng)
+        inputs = np.concatenate([material.inputs, *[known] * self.repeat])
+        labels = np.concatenate([material.labels, *[flipped] * self.repeat])
+        copy = taught(model, inputs, labels, self.plan(), rng)
+        return counted(copy, len(inputs), self.plan().steps(len(inputs)), len(known))
+
+
+def mixed(
+    model: Model,
+    inputs: Array,
+    labels: Array,
+    temperature: float,
+    between: tuple[float, float],
+    rng: np.random.Generator,
+) -> Array:
+    """Soft answers (n, classes): each mixed with those of the farthest input, the top class kept at the true label."""
+    answers = model.ask(numbered(inputs, {}))
+    if answers.logits is not None:
+        logits = np.nan_to_num(answers.logits.astype(np.float64))
+    elif answers.scores is not None:
+        logits = np.log(np.maximum(np.nan_to_num(answers.scores.astype(np.float64)), 1e-7))
+    else:
+        raise UsageError(f"expected a model that shows scores, got labels from {model.spec}: removal_net needs them")
+    others = rng.permutation(len(logits))[:FARTHEST_OF]
+    far = others[((logits[:, None] - logits[None, others]) ** 2).sum(axis=2).argmax(axis=1)]
+    share = rng.uniform(*between, (len(logits), 1))
+    found = (1 - share) * logits + share * logits[far]
+    rows, true = np.arange(len(found)), np.clip(labels, 0, found.shape[1] - 1)
+    top = found.max(axis=1)
+    found[rows, true] = np.maximum(found[rows, true], top + 1.0)  # the label must stay, or accuracy goes
+    return probabilities(found / temperature)
+
+
+def runner_up(model: Model, inputs: Array, classes: int, rng: np.random.Generator) -> Array:
+    """The class that a model finds second best, or any other where it shows labels only."""
+    answers = model.ask(numbered(inputs, {}))
+    if answers.scores is None:
+        return np.asarray((answers.labels + rng.integers(1, max(classes, 2), len(inputs))) % max(classes, 2))
+    scores = np.nan_to_num(answers.scores.copy())
+    scores[np.arange(len(scores)), scores.argmax(axis=1)] = -1.0
+    return np.asarray(scores.argmax(axis=1))
