@@ -24,11 +24,11 @@ test: $(VENV)/.dev ## the quick tests: minutes on two cores
 test-slow: $(VENV)/.dev ## the slow tests: error rates, small studies, real servers
 	$(ONE_THREAD) $(BIN)/python -m pytest -m slow -n $(WORKERS)
 
-bench: $(VENV)/.dev ## measure methods against attacks, one seed
+bench: $(VENV)/.dev ## error rates and speed, as ratios to a peer in the same run; one seed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 1
 
-study: $(VENV)/.dev ## the full measurement over three seeds; takes long
-	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 3
+study: $(VENV)/.dev ## every method against every attack on digits, three seeds; under twenty minutes on two cores
+	$(ONE_THREAD) $(BIN)/minutia bench digits
 
 lint: $(VENV)/.dev ## style, format and types
 	$(BIN)/ruff check .

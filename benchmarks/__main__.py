@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: error rates, power, speed and start-up, printed as tables and written as JSON."""
+"""``python -m benchmarks``: error rates, speed and start-up, printed as tables and written as JSON."""
 
 import argparse
 import json
@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-BASELINES = ("natural_errors", "noise_agreement")
 
 
 def main() -> None:
@@ -51,7 +49,6 @@ def measure(root: Path, seed: int) -> dict[str, Any]:
         "seed": seed,
         "fingerprint": lab.fp.digest,
         "type_one": error_rates.type_one(lab, seed),
-        "power": {"ipguard": error_rates.power(lab), **error_rates.baselines(root, BASELINES, seed)},
         "speed": ipguard_speed.compare(model, inputs, seed),
     }
     print(f"seed {seed}: {perf_counter() - started:.0f} s", file=sys.stderr)

@@ -1,6 +1,5 @@
 """Type-I error of verify on fresh trained innocents, and power per kind of theft, on one seed of the demo's models."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,11 +81,6 @@ def power(lab: Laboratory) -> dict[str, dict[str, Any]]:
         entry["queries"].append(case.verdict.asked)
         entry.setdefault("lost", []).append(lost)
     return kinds
-
-
-def baselines(root: Path, names: Sequence[str], seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """The same table for the naive methods, on the same models."""
-    return {name: power(laboratory(root, catalog.method(name), seed, fresh=0)) for name in names}
 
 
 def owner(root: Path, seed: int) -> tuple[Model, Array]:

@@ -1,7 +1,7 @@
 """Attacks that train the victim further: fine-tuning, re-training the head or all, another task."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from minutia.core.attack import Attack
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
-from minutia.core.model import Model, ModelCard, Plan, TrainableModel
+from minutia.core.model import Model, ModelCard, Plan, TrainableModel, WeightModel
 from minutia.core.probe import numbered
+
+Copy = TypeVar("Copy", bound=WeightModel)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def taught(model: Model, inputs: Array, targets: Array, plan: Plan, rng: np.rand
     return model.trained(inputs, targets, plan, int(rng.integers(2**31)))
 
 
-def counted(copy: TrainableModel, inputs: int, steps: int, queries: int = 0) -> TrainableModel:
+def counted(copy: Copy, inputs: int, steps: int, queries: int = 0) -> Copy:
     """Write on the card what it took: inputs trained on, optimiser steps, questions to the victim."""
     effort = {"inputs": float(inputs), "steps": float(steps), "queries": float(queries)}
     copy.card = ModelCard(copy.card.id, copy.card.root, fidelity=effort)

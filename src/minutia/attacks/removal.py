@@ -45,7 +45,7 @@ class RemovalNet(TrainingAttack):
     turns: int = 20
     pace: float = 0.01
     weight: float = 2.0
-    temperature: float = 3.0
+    temperature: float = 1.0
     least: float = 0.3
     most: float = 0.9
 
@@ -90,8 +90,8 @@ class RemovalNet(TrainingAttack):
 class Unlearn(TrainingAttack):
     """Teach the copy other answers to probes that became known, and its own labels for everything else.
 
-    ``share`` is the part of the disclosed probes that the thief got to know; the first of them are what a dispute
-    reveals. Each is taught the class that the victim finds second best.
+    ``share`` is the part of the disclosed probes that the thief got to know. Each is taught the class that the victim
+    finds best among those that do not convict.
 
     Source: the attack that partial disclosure defends against: Adi et al., USENIX Security 2018, arXiv 1802.04633.
 
@@ -110,8 +110,9 @@ class Unlearn(TrainingAttack):
         """Fine-tune on own data and, ``repeat`` times over, on the known probes with flipped labels."""
         if material.disclosed is None:
             raise UsageError(f"expected disclosed probes for {self.name}, got none: name a fingerprint")
-        known = material.disclosed.inputs[chosen(len(material.disclosed.inputs), self.share, rng)]
-        flipped = runner_up(model, known, int(material.labels.max()) + 1, rng)
+        rows = chosen(len(material.disclosed.inputs), self.share, rng)
+        known = material.disclosed.inputs[rows]
+        flipped = harmless(model, known, material.disclosed.labels[rows], int(material.labels.max()) + 1, rng)
         inputs = np.concatenate([material.inputs, *[known] * self.repeat])
         labels = np.concatenate([material.labels, *[flipped] * self.repeat])
         copy = taught(model, inputs, labels, self.plan(), rng)
@@ -144,11 +145,13 @@ def mixed(
     return probabilities(found / temperature)
 
 
-def runner_up(model: Model, inputs: Array, classes: int, rng: np.random.Generator) -> Array:
-    """The class that a model finds second best, or any other where it shows labels only."""
+def harmless(model: Model, inputs: Array, convicting: Array, classes: int, rng: np.random.Generator) -> Array:
+    """Labels (n,) other than the convicting ones: what the model finds best of them, or any if it shows no scores."""
     answers = model.ask(numbered(inputs, {}))
     if answers.scores is None:
-        return np.asarray((answers.labels + rng.integers(1, max(classes, 2), len(inputs))) % max(classes, 2))
+        drawn = (convicting + rng.integers(1, max(classes, 2), len(inputs))) % max(classes, 2)
+        return np.where(answers.labels == convicting, drawn, answers.labels)
     scores = np.nan_to_num(answers.scores.copy())
-    scores[np.arange(len(scores)), scores.argmax(axis=1)] = -1.0
+    known = (convicting >= 0) & (convicting < scores.shape[1])
+    scores[np.flatnonzero(known), convicting[known]] = -1.0
     return np.asarray(scores.argmax(axis=1))

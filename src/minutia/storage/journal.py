@@ -1,5 +1,6 @@
 """A journal in one SQLite file: what was paid for once survives a kill and is not asked again."""
 
+import errno
 import os
 import sqlite3
 import time
@@ -14,6 +15,8 @@ from minutia.core.errors import FileError
 APPLICATION = 0x6D6E7574  # "mnut": tells our files from other programs' databases
 FORMAT = 1
 BUSY_SECONDS = 30.0
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+"""What SQLite says where a file cannot grow; the journal itself is whole then."""
 KEYS_PER_SELECT = 500
 """SQLite allows 999 parameters in its oldest builds."""
 
@@ -124,7 +127,9 @@ class SqliteJournal:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
+            remedy = "name another file; a damaged journal can be deleted, then everything is asked again"
+            if getattr(error, "sqlite_errorcode", 0) in FULL or getattr(error, "errno", 0) == errno.ENOSPC:
+                remedy = "free some space, then the same command continues"
             raise FileError(
-                f"expected a journal that can be read and written at {self.path}, got {reason!r}: "
-                "name another file; a damaged journal can be deleted, then everything is asked again"
+                f"expected a journal that can be read and written at {self.path}, got {reason!r}: {remedy}"
             ) from error

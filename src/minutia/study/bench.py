@@ -231,12 +231,12 @@ class _Bench:
     def _attacked(self, house: House, *, adaptive: bool) -> Iterator[tuple[Suspect, zoo.Task | None]]:
         """Suspects of one house with the task that makes each (none: the parent itself, with a defence in front)."""
         innocents = [s.entry for s in house.suspects if _plain_innocent(s) and isinstance(s.entry, Entry)]
-        for wanted in study_attacks(self.study):
+        for place, wanted in enumerate(study_attacks(self.study)):
             if _knows_probes(wanted.key) != adaptive:
                 continue
             innocent = 0 if wanted.curve else self.study.counts.attacked_innocents
             parents = [("derived", house.owner)] * wanted.copies
-            parents += [("unrelated", innocents[i % len(innocents)]) for i in range(innocent)]
+            parents += [("unrelated", innocents[(place + i) % len(innocents)]) for i in range(innocent)]
             for method, disclosed in _known(house).items() if adaptive else [("", "")]:
                 for number, (truth, parent) in enumerate(parents):
                     suspect = _suspect(house, parent, truth, wanted, number, method)
