@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from minutia import catalog
 from minutia.attacks.compress import Noise, Prune, Quantise
-from minutia.attacks.learn import Distil, ExtractLabels, FineTuneAll, FineTuneLast, RetrainLast
+from minutia.attacks.extract import Distil, ExtractLabels
+from minutia.attacks.learn import FineTuneAll, FineTuneLast, RetrainLast
 from minutia.checks import toy_bench
 from minutia.core.access import Access
 from minutia.core.errors import MinutiaError, UnknownNameError, UsageError
@@ -136,7 +137,7 @@ def test_fine_tuning_learns_the_thiefs_labels():
 
 
 def test_distillation_targets_are_softened_probabilities():
-    hot, cold = (Distil(temperature=t).targets(TOY, THIEF) for t in (5.0, 0.2))
+    hot, cold = (Distil(temperature=t).answers(TOY, THIEF.inputs)[1] for t in (5.0, 0.2))
     np.testing.assert_allclose(hot.sum(axis=1), 1, rtol=1e-5)
     assert hot.max(axis=1).mean() < cold.max(axis=1).mean()
     np.testing.assert_array_equal(hot.argmax(axis=1), TOY.ask(numbered(THIEF.inputs, {})).labels)
@@ -168,7 +169,7 @@ def test_parameters_that_cannot_work_are_refused(key):
     "key", ["fine_tune_all(epochs=-1)", "distil(temperature=0.0)", "extract_labels(learning_rate=0.0)"]
 )
 def test_a_plan_that_cannot_work_is_refused_when_it_is_carried_out(key):
-    with pytest.raises(UsageError, match="expected positive"), np.errstate(all="ignore"):
+    with pytest.raises(UsageError, match="expected (a )?positive"), np.errstate(all="ignore"):
         catalog.attack(key).apply(TOY, THIEF, rng())
 
 
@@ -203,10 +204,10 @@ def test_attacks_work_on_torch_models_too():
     victim = TorchModel(
         torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
     )
-    for name in catalog.names("attacks"):
+    for name in sorted({*catalog.names("attacks")} - {"fold_norms"}):  # which needs norms
         copy = catalog.attack(name).apply(victim, THIEF, rng())
         assert copy.card.parents == (victim.card.id,) and copy.card.root == victim.card.root, name
-        assert copy.ask(numbered(THIEF.inputs[:3], {})).scores.shape == (3, 5)
+        assert copy.ask(numbered(THIEF.inputs[:3], {})).labels.shape == (3,)
 
 
 def test_an_untrained_victim_is_fine_too():

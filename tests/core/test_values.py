@@ -167,9 +167,9 @@ class Plug:
 )
 def test_a_key_comes_back(rate, count, kind, fast):
     plug = Plug(rate, count, kind, fast)
-    name, parameters, version = split_key(key_of(plug))
+    name, parameters, version, preset = split_key(key_of(plug))
     again = configured(Plug, name, parameters)
-    assert again == plug and key_of(again) == key_of(plug) and version == 1
+    assert again == plug and key_of(again) == key_of(plug) and version == 1 and not preset
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,11 @@ def test_equal_plug_ins_have_equal_keys(one, two):
 @pytest.mark.parametrize(
     ("key", "found"),
     [
-        ("a", ("a", {}, 1)),
-        (" a ", ("a", {}, 1)),
-        ("a()@2", ("a", {}, 2)),
-        ("a( b = 1 , c='x' )@3", ("a", {"b": "1", "c": "x"}, 3)),
+        ("a", ("a", {}, 1, "")),
+        (" a ", ("a", {}, 1, "")),
+        ("a()@2", ("a", {}, 2, "")),
+        ("a( b = 1 , c='x' )@3", ("a", {"b": "1", "c": "x"}, 3, "")),
+        ("a/paper-1(b=2)", ("a", {"b": "2"}, 1, "paper-1")),
     ],
 )
 def test_keys_that_people_write(key, found):

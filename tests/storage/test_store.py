@@ -10,7 +10,7 @@ from minutia.core.errors import FileError, ModelError
 from minutia.core.model import ModelCard
 from minutia.models.toy import ToyClassifier
 from minutia.storage import trust
-from minutia.storage.models import Entry, ModelStore, load_weights, save_weights
+from minutia.storage.models import Entry, ModelStore, load_weights, save_weights, weights_file
 from minutia.study import zoo
 
 TOY = ToyClassifier.fresh((4, 3, 2), seed=1)
@@ -106,20 +106,27 @@ def test_a_damaged_manifest_is_one_sentence(store, text):
 
 
 def test_a_task_is_finished_while_its_weights_are_there(store):
-    entry = Entry("calibrator", "r", "toy:x", TOY.card, store.save_weights(TOY))
-    bare = Entry("owner", "owner", "toy:x", TOY.card, None)
-    store.finish("one", entry)
-    store.finish("two", bare)
-    assert store.finished({"one": 0, "two": 0, "three": 0}) == {"one": entry, "two": bare}
-    (store.root / str(entry.weights)).unlink()
-    assert store.finished({"one": 0, "two": 0}) == {"two": bare}
+    name, content = weights_file(dict(TOY.tensors()))
+    store.keep("one", {"a": 1}, {name: content})
+    store.keep("two", {"b": None}, {})
+    assert store.results(["one", "two", "three"]) == {"one": {"a": 1}, "two": {"b": None}}
+    assert load_weights(store.root, name).keys() == dict(TOY.tensors()).keys()
+    (store.root / name).unlink()
+    assert store.results(["one", "two"]) == {"two": {"b": None}}
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "models/x.safetensors", "/tmp/" + "a" * 64])
+def test_a_result_whose_files_lie_outside_the_store_is_none(store, name):
+    """A journal from elsewhere may say anything."""
+    store.journal.put({"one": json.dumps({"value": {}, "files": [name]}).encode()})
+    assert store.results(["one"]) == {}
 
 
 def test_two_stores_of_one_folder_see_each_other(store):
     other = ModelStore(store.root)
-    store.finish("one", ENTRY)
-    other.finish("two", Entry("spent", "r", "toy:x", TOY.card, None))
-    assert "two" in store.finished({"two": 0})
+    store.keep("one", {}, {})
+    other.keep("two", {"a": 2}, {})
+    assert store.results(["two"]) == {"two": {"a": 2}}
 
 
 @pytest.mark.parametrize("where", ["file", "file/below"])
@@ -151,7 +158,7 @@ def test_only_a_store_that_begins_empty_is_ones_own(tmp_path, monkeypatch, kept)
     gift = ModelStore(tmp_path / "gift")
     monkeypatch.setattr(trust, "_made_in_this_run", set())
     gift.write_manifest(HEADER, [ENTRY])
-    gift.finish("task", ENTRY)
+    gift.keep("task", {}, {})
     gift.journal.close()
     for path in gift.root.iterdir():
         if path.is_file() and path.name != kept:

@@ -151,7 +151,7 @@ def test_a_tolerant_caller_is_told_why_and_the_failure_is_kept(store, log):
     jobs = [Square(1, log), Square(2, log, breaks="value"), Square(3, log)]
     for _ in range(2):
         found = perform(store, jobs, Local(1), tolerant=True)
-        assert found == [{"square": 1}, {"failed": "ValueError: no luck"}, {"square": 9}]
+        assert found == [{"square": 1}, {"failed": "ValueError: no luck", "error": "ValueError"}, {"square": 9}]
     assert done(log) == {1: 1, 2: 1, 3: 1}
 
 
@@ -166,7 +166,7 @@ def test_a_failure_is_no_result_for_who_insists_and_a_later_success_is_kept(stor
 def test_one_broken_job_in_a_bundle_spoils_no_other(store, log):
     jobs = [Square(n, log, bundle="b", breaks="model" if n == 3 else "") for n in range(6)]
     found = perform(store, jobs, Local(1), tolerant=True)
-    assert [v.get("square") for v in found] == [0, 1, 4, None, 16, 25] and found[3] == {"failed": "no luck"}
+    assert [v.get("square") for v in found] == [0, 1, 4, None, 16, 25] and found[3] == {"failed": "no luck", "error": "ModelError"}
 
 
 @pytest.mark.parametrize(("breaks", "kind"), [("file", FileError), ("disk", OSError)])

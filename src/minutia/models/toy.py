@@ -39,7 +39,7 @@ class ToyClassifier:
     def __init__(self, weights: Mapping[str, Array], spec: str | None = None, card: ModelCard | None = None) -> None:
         self._layers = _layers(weights)
         digest = content_digest({"kind": "toy"}, dict(self.tensors()))
-        self.spec = spec or f"toy:{digest}"
+        self.spec = spec or f"toy:mlp?sizes={'-'.join(str(n) for n in self._sizes())}"
         self.card = card or ModelCard(digest, digest, self.spec)
 
     @classmethod
@@ -123,6 +123,9 @@ class ToyClassifier:
         child = ToyClassifier(weights, _architecture(weights))
         child.card = ModelCard(child.card.id, self.card.root, self.card.recipe, (self.card.id,))
         return child
+
+    def _sizes(self) -> list[int]:
+        return [self._layers[0][0].shape[0], *(w.shape[1] for w, _ in self._layers)]
 
     def _flat(self, inputs: Array) -> Array:
         needed, shape = self._layers[0][0].shape[0], np.shape(inputs)

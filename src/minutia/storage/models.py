@@ -74,10 +74,13 @@ class ModelStore:
         """Values of finished jobs whose files are all there, by digest."""
         found = {}
         for digest, entry in self.journal.get(digests).items():
-            body = json.loads(entry)
-            names = [name for name in body["files"] if trust.is_own_name(name)]
-            if len(names) == len(body["files"]) and all((self.root / name).is_file() for name in names):
-                found[digest] = body["value"]
+            try:
+                body = json.loads(entry)
+                names, value = list(body["files"]), dict(body["value"])
+            except (ValueError, LookupError, TypeError):
+                continue  # not ours, or of another version: the job is done again
+            if all(trust.is_own_name(str(name)) and (self.root / name).is_file() for name in names):
+                found[digest] = value
         return found
 
     def keep(self, digest: str, value: Mapping[str, Any], files: Mapping[str, bytes]) -> None:

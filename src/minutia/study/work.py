@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from minutia.core import errors
 from minutia.core.errors import FileError, MinutiaError, ModelError
 from minutia.storage.models import ModelStore
 
@@ -98,11 +99,11 @@ def perform(
     for unit, made in engine.run(store.root, bundled(todo, engine.workers)) if todo else ():
         for job, one in zip(unit, made, strict=True):
             if "failed" in one.value and not tolerant:
-                raise ModelError(str(one.value["failed"]))
+                raise failure(one.value)
             key = FAILED + job.digest if "failed" in one.value else job.digest
             store.keep(key, one.value, one.files)
             done[job.digest] = one.value
-        _tell(progress, len(done), len(named), unit[0].label)
+            _tell(progress, len(done), len(named), job.label)
     return [done[job.digest] for job in jobs]
 
 
@@ -133,7 +134,14 @@ def work(root: Path, unit: Sequence[Job]) -> list[Made]:
     except Exception as error:
         if len(unit) > 1:
             return [made for job in unit for made in work(root, [job])]
-        return [Made({"failed": reason(error)})]
+        return [Made({"failed": reason(error), "error": type(error).__name__})]
+
+
+def failure(value: Mapping[str, Any]) -> MinutiaError:
+    """The error that a job ended with, as it was raised where that was one of ours."""
+    kind = getattr(errors, str(value.get("error")), ModelError)
+    ours = isinstance(kind, type) and issubclass(kind, MinutiaError) and kind is not errors.MissingExtraError
+    return (kind if ours else ModelError)(str(value["failed"]))
 
 
 def reason(error: Exception) -> str:
