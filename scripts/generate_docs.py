@@ -87,9 +87,16 @@ def plugins() -> Iterator[str]:
     )
     methods = list(_built_in("methods"))
     yield _table(
-        ("method", "question", "owner gives", "suspect gives", "source"),
+        ("method", "question", "owner gives", "suspect gives", "serves", "source"),
         (
-            [_link(n), m.question, _join(names(m.owner_needs)), _join(names(m.suspect_needs)), m.source]
+            [
+                _link(n),
+                m.question,
+                _join(names(m.owner_needs)),
+                _join(names(m.suspect_needs)),
+                _join(sorted(m.serves)),
+                m.source,
+            ]
             for n, m in methods
         ),
     )

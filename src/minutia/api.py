@@ -130,6 +130,7 @@ def extract(
         controls=_by_kind(store, [e for e in made if e.role == "control"]),
         bounds=data.bounds,
         levels=data.levels,
+        content=data.content,
         held_out=(data.test_inputs, data.test_labels),
     )
     measured = zoo.held_out(model, data.test_inputs, data.test_labels)

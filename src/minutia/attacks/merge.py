@@ -8,7 +8,7 @@ from minutia.attacks.learn import TrainingAttack, counted, one_of, taught
 from minutia.core.access import Access
 from minutia.core.errors import UsageError
 from minutia.core.material import Material
-from minutia.core.model import Model, WeightModel
+from minutia.core.model import Model, TrainableModel, WeightModel
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,9 @@ class Average(TrainingAttack):
         if self.other == "companion":
             return self.averaged(model, _companion(model, material))
         inputs, labels = self.own(material, rng)
-        tuned = taught(model, inputs, labels, self.plan(), rng)
-        return counted(self.averaged(model, tuned), len(inputs), self.plan().steps(len(inputs)))
+        copy = self.averaged(model, taught(model, inputs, labels, self.plan(), rng))
+        assert isinstance(copy, TrainableModel)
+        return counted(copy, len(inputs), self.plan().steps(len(inputs)))
 
     def averaged(self, model: WeightModel, other: WeightModel) -> WeightModel:
         """The victim with ``weight`` of its own and the rest of the other's weights."""

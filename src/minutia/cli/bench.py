@@ -177,7 +177,7 @@ def _write(result: "Result", place: Path, parquet: bool, page: Path | None) -> N
     for name, text in texts.items():
         write_atomically(place / name, text.encode(), private=False)
     if parquet:
-        bench_files.write_parquet(result.rows, place / "cases.parquet")
+        write_atomically(place / "cases.parquet", bench_files.parquet_bytes(result.rows), private=False)
     if page is not None:
         write_atomically(page, bench_markdown.page(result.table).encode(), private=False)
 

@@ -27,6 +27,7 @@ def methods(as_json: Json = False) -> None:
             "question": cls.question,
             "owner needs": ", ".join(names(cls.owner_needs)),
             "suspect needs": ", ".join(names(cls.suspect_needs)),
+            "serves": ", ".join(sorted(cls.serves)),
             "parameters": _parameters(cls()),
             "source": cls.source,
         }

@@ -51,7 +51,8 @@ class Method(ABC):
     """One way to fingerprint. Fields are parameters; every parameter that changes a result is in ``key``.
 
     Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``scale``. Outcome, refusals,
-    budgets and wording are decided in one place, so that no method marks its own homework.
+    budgets and wording are decided in one place, so that no method marks its own homework. ``serves`` names the
+    contents of data (``Material.content``) that probes can be made of.
     """
 
     name: ClassVar[str]
@@ -61,6 +62,7 @@ class Method(ABC):
     source: ClassVar[str]
     owner_needs: ClassVar[Access]
     suspect_needs: ClassVar[Access]
+    serves: ClassVar[frozenset[str]] = frozenset({"image", "tabular", "text"})
 
     @property
     def key(self) -> str:
@@ -88,6 +90,7 @@ class Method(ABC):
         ``threats`` are the kinds of copy that a verdict must rule out before it may say no match.
         """
         require(self.name, self.owner_needs, model.spec, model.access)
+        self._check_content(material.content)
         rng = np.random.default_rng(seed)
         enrolled = self.enrol(model, material, rng)
         probes = enrolled.probes
@@ -170,6 +173,13 @@ class Method(ABC):
             return fresh
         answers = type(fresh.answers).joined([reference.answers, fresh.answers])
         return Observation(fresh.subject, reference.asked + fresh.asked, answers, fp.probes.digest)
+
+    def _check_content(self, content: str) -> None:
+        if content not in self.serves:
+            raise UsageError(
+                f"expected {' or '.join(sorted(self.serves))} data for {self.name}, got {content}: "
+                "choose a method that serves it, 'minutia methods' lists what each one serves"
+            )
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """Scores (looks,) of growing prefixes of the asked probes; override only to be faster."""

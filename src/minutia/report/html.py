@@ -37,39 +37,42 @@ def render(
     """
     paths = charts.NullPaths(*null_paths) if null_paths and len(null_paths[1]) else None
     groups = grouped(rows[:MOST])
-    page = _template().render(
-        title=words.clean(title, 120),
-        about=_about(fingerprint, created, seconds),
-        lead=findings.lead(rows, fingerprint, null),
-        tiles=findings.tiles(rows, len(fingerprint.probes)),
-        figures=_figures(groups, rows[:MOST], fingerprint, paths, owner_score),
-        groups=groups,
-        left_out=max(0, len(rows) - MOST),
-        summary=Summary(rows).sentence(),
-        powers=findings.powers(rows, fingerprint),
-        reading=findings.reading(rows, null),
-        raised=findings.raised(rows),
-        all_flags=findings.all_flags(),
-        facts=_facts(rows, fingerprint, null),
-        commands=[words.clean(line, 400) for line in commands or _commands(rows)],
-        outcomes=words.OUTCOMES,
-        symbol=charts.symbol,
-        interval=charts.interval,
-        words=words,
+    page = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            title=words.clean(title, 120),
+            about=_about(fingerprint, created, seconds),
+            lead=findings.lead(rows, fingerprint, null),
+            tiles=findings.tiles(rows, len(fingerprint.probes)),
+            figures=_figures(groups, rows[:MOST], fingerprint, paths, owner_score),
+            groups=groups,
+            left_out=max(0, len(rows) - MOST),
+            summary=Summary(rows).sentence(),
+            powers=findings.powers(rows, fingerprint),
+            reading=findings.reading(rows, null),
+            raised=findings.raised(rows),
+            all_flags=findings.all_flags(),
+            facts=_facts(rows, fingerprint, null),
+            commands=[words.clean(line, 400) for line in commands or _commands(rows)],
+            outcomes=words.OUTCOMES,
+            symbol=charts.symbol,
+            interval=charts.interval,
+            words=words,
+        )
     )
     return str(page)
 
 
-def _template() -> Any:
+def environment() -> Any:
+    """What all pages share: templates of this room, everything escaped, filters for foreign text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("minutia", "report")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["clean"] = words.clean
-    environment.filters["tied"] = _tied
-    return environment.get_template("page.html.j2")
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters["clean"] = words.clean
+    found.filters["tied"] = _tied
+    return found
 
 
 def _tied(text: str) -> str:
@@ -133,11 +136,11 @@ def _facts(rows: Sequence[Row], fingerprint: Fingerprint, null: Null) -> list[tu
         ("method", words.clean(fingerprint.method, 400)),
         ("seed", str(fingerprint.seed)),
         ("looks after", ", ".join(map(str, fingerprint.schedule)) + " questions"),
-        ("versions", _versions()),
+        ("versions", versions()),
     ]
 
 
-def _versions() -> str:
+def versions() -> str:
     """What was installed when the page was made."""
     installed = {d for d in ("minutia", "numpy", "scipy") if _installed(d)}
     parts = [f"{name} {metadata.version(name)}" for name in sorted(installed)]

@@ -32,9 +32,10 @@ def letters_cnn() -> "torch.nn.Module":
         nn.Conv2d(1, 12, 5, stride=2, padding=2),  # (B, 12, 14, 14)
         nn.BatchNorm2d(12),
         nn.ReLU(),
-        nn.Conv2d(12, 24, 3, stride=2, padding=1),  # (B, 24, 7, 7)
+        nn.Conv2d(12, 24, 3, padding=1),  # (B, 24, 14, 14)
         nn.BatchNorm2d(24),
         nn.ReLU(),
+        nn.MaxPool2d(2),  # (B, 24, 7, 7)
         nn.Flatten(),
         nn.Linear(1176, 64),
         nn.ReLU(),
@@ -54,7 +55,7 @@ def tabular_mlp() -> "torch.nn.Module":
 
 def wine_mlp() -> "torch.nn.Module":
     """Two hidden layers for the 13 columns of ``sklearn:wine``, 3 classes."""
-    return _dense(13, 32, 16, 3)
+    return _dense(13, 64, 32, 3)
 
 
 def topics_net() -> "torch.nn.Module":

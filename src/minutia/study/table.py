@@ -94,6 +94,7 @@ def _attack(label: str, rows: Sequence[Row], innocents: Sequence[float]) -> dict
         "n": len(fine),
         **{state.replace("-", "_"): count for state, count in states.items()},
         "tpr": {alpha: rate(_matches(fine, alpha), len(fine)) for alpha in ALPHAS},
+        "by_seed": {str(seed): [_matches(some, "0.01"), len(some)] for seed, some in _by("seed", fine)},
         "inconclusive": rate(_outcomes(fine, "inconclusive"), len(fine)),
         "no_match": rate(_outcomes(fine, "no-match"), len(fine)),
         "auc": _ranked(auc, fine, innocents),

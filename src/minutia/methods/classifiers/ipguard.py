@@ -44,6 +44,7 @@ class IPGuard(MatchRate):
     name = "ipguard"
     source = "Cao, Jia, Gong, AsiaCCS 2021, arXiv 1910.12903"
     owner_needs = Access.LABELS | Access.GRADIENTS
+    serves = frozenset({"image", "tabular"})  # points move continuously; numbers of tokens are names
 
     probes: int = 100
     margin: float = 0.1
