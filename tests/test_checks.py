@@ -402,6 +402,12 @@ class Wrapped:
     def trained(self, inputs, targets, plan, seed):
         return self.model.trained(inputs, targets, plan, seed)
 
+    def units(self):
+        return self.model.units()
+
+    def features(self, inputs):
+        return self.model.features(inputs)
+
 
 def _shuffled(self, probes):
     return self.model.ask(probes.take(np.arange(len(probes))[::-1])) if len(probes) > 20 else self.model.ask(probes)
@@ -463,6 +469,18 @@ def _orphan(self, weights):
     return ToyClassifier({**dict(self.tensors()), **weights})
 
 
+def _half_the_slots(self):
+    return tuple(replace(group, reads=()) for group in self.model.units())
+
+
+def _sorted_features(self, inputs):
+    return {name: np.sort(values, axis=1) for name, values in self.model.features(inputs).items()}
+
+
+def _rebuilt_sorted(self, weights):
+    return Wrapped(model=self.model.rebuilt(weights), features=_sorted_features)
+
+
 def _never_twice(self, inputs, targets, plan, seed):
     return self.model.trained(inputs, targets, plan, int(np.random.default_rng().integers(2**31)))
 
@@ -486,6 +504,9 @@ BROKEN_MODELS = {
     "the_card_names_the_model": Wrapped(card=ModelCard("me", "me", parents=("me",))),
     "gradients_are_derivatives: sign": Wrapped(linearise=_wrong_gradient),
     "gradients_are_derivatives: rows": Wrapped(linearise=_mixed_gradient),
+    "hidden_units_have_no_order: missing": Wrapped(units=_half_the_slots),
+    "hidden_units_have_no_order: unnamed": Wrapped(features=lambda self, inputs: {}),
+    "hidden_units_have_no_order: sorted": Wrapped(rebuilt=_rebuilt_sorted, features=_sorted_features),
     "rebuilding_changes_nothing: rounded": Wrapped(rebuilt=_rebuilt_rounded),
     "rebuilding_changes_nothing: original": Wrapped(rebuilt=_rebuilt_in_place),
     "rebuilding_changes_nothing: orphan": Wrapped(rebuilt=_orphan),

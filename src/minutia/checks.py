@@ -29,6 +29,7 @@ from minutia.core.material import Disclosed, Material
 from minutia.core.method import Method
 from minutia.core.model import GradientModel, Model, ModelCard, Plan, TrainableModel, WeightModel
 from minutia.core.probe import ProbeSet, numbered
+from minutia.core.units import LayeredModel, permuted
 from minutia.models.toy import ToyClassifier
 from minutia.storage.files import load_fingerprint, load_null, save_fingerprint, save_null
 
@@ -39,6 +40,7 @@ NOT_ON_TOYS = ("fold_norms",)
 """Attacks that need what the toy classifier does not have (batch norms): give ``check_attack`` a bench that has it."""
 ABILITIES = {
     Access.GRADIENTS: (GradientModel, ("linearise",)),
+    Access.FEATURES: (LayeredModel, ("units", "features")),
     Access.WEIGHTS: (WeightModel, ("tensors", "rebuilt")),
     Access.TRAIN: (TrainableModel, ("tensors", "rebuilt", "trained")),
 }
@@ -517,6 +519,28 @@ def training_returns_a_copy(asked: "_Asked") -> None:
     _must(fine, model, "a training from scratch must start a root of its own for every seed")
 
 
+def hidden_units_have_no_order(asked: "_Asked") -> None:
+    """Units in another order give the same answers, and ``features`` shows the units of every group in their order."""
+    model = asked.model
+    if Access.FEATURES not in model.access or not isinstance(model, LayeredModel):
+        return
+    inputs, groups, rng = asked.probes.array, model.units(), np.random.default_rng(0)
+    seen = model.features(inputs)
+    fine = {name: values.shape for name, values in seen.items()} == {g.name: (len(inputs), g.count) for g in groups}
+    _must(fine, model, "``features`` must give (n, count) for every group that ``units`` names, and for no other")
+    for group in groups:
+        order = rng.permutation(group.count)
+        twin = model.rebuilt(permuted(dict(model.tensors()), group, order))
+        answers = twin.ask(asked.probes)
+        same = np.array_equal(answers.labels, asked.answers.labels)
+        if answers.scores is not None and asked.answers.scores is not None:
+            same = np.allclose(answers.scores, asked.answers.scores, atol=1e-4)
+        _must(same, model, f"must name every tensor with units of {group.name}: in another order they answer otherwise")
+        shown = twin.features(inputs)[group.name] if isinstance(twin, LayeredModel) else seen[group.name]
+        fine = np.allclose(shown, seen[group.name][:, order], rtol=1e-3, atol=1e-4 * np.abs(shown).max(initial=0))
+        _must(fine, model, f"``features`` must show the units of {group.name} in the order of their tensors")
+
+
 SHARED_RULES = (parameters_are_fields, the_key_comes_back, it_is_documented)
 METHOD_RULES: tuple[Callable[["_Trial"], None], ...] = (
     *SHARED_RULES,
@@ -553,6 +577,7 @@ MODEL_RULES: tuple[Callable[["_Asked"], None], ...] = (
     access_is_truthful,
     the_card_names_the_model,
     gradients_are_derivatives,
+    hidden_units_have_no_order,
     rebuilding_changes_nothing,
     training_returns_a_copy,
 )

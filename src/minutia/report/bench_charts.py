@@ -8,9 +8,9 @@ from minutia.report import svg
 from minutia.report.svg import Scale, Svg
 from minutia.report.words import clean, percent
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760.0, 52.0, 150.0, 18.0, 46.0
-HEIGHT = 250.0
-LADDER_LEFT, LADDER_RIGHT, LANE = 250.0, 150.0, 19.0
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760.0, 52.0, 200.0, 30.0, 46.0
+HEIGHT = 262.0
+LADDER_LEFT, LADDER_RIGHT, LANE = 240.0, 190.0, 19.0
 ALPHA = 0.01
 
 
@@ -56,7 +56,7 @@ def _series(one: Series, number: int, across: Scale, up: Scale, shift: float) ->
     end = up(y) + shift
     if abs(shift) > 1:
         parts.append(svg.line(across(x) + 6, up(y), across(x) + 12, end, "rail"))
-    parts.append(svg.text(across(x) + 14, end + 4, clean(one.name, 24), class_=f"label name {look}"))
+    parts.append(svg.text(across(x) + 14, end + 4, clean(one.name, 28), class_=f"label name {look}"))
     return svg.joined(parts)
 
 
@@ -121,6 +121,8 @@ def _lane(name: str, number: int, rung: Mapping[str, Any], across: Scale, y: flo
         [
             svg.line(across(rate["low"]), y, across(rate["high"]), y, f"range {look}"),
             _dot(number, across(rate["rate"]), y, told),
-            svg.text(WIDTH - LADDER_RIGHT + 10, y + 4, f"{w.counts(rate)} {clean(name, 18)}", class_=f"label name {look}"),
+            svg.text(
+                WIDTH - LADDER_RIGHT + 10, y + 4, f"{w.counts(rate)} {clean(name, 18)}", class_=f"label name {look}"
+            ),
         ]
     )

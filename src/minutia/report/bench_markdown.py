@@ -18,8 +18,8 @@ def page(table: Mapping[str, Any]) -> str:
         _about_rates(table),
         _rates(table),
         "## Innocents accused",
-        "Verdicts *match* at alpha 0.01, the 95 % interval, and in brackets rejections (p at most 0.01) against what a valid "
-        "test keeps below in 97.5 % of such studies. Only the deciding rung is promised.",
+        "Verdicts *match* at alpha 0.01, the 95 % interval, and in brackets rejections (p at most 0.01) against what a "
+        "valid test keeps below in 97.5 % of such studies. Only the deciding rung is promised.",
         _ladder(table),
         *_curves(table),
         *_claims(table),
@@ -37,8 +37,9 @@ def page(table: Mapping[str, Any]) -> str:
 def _intro(table: Mapping[str, Any]) -> str:
     seeds = ", ".join(str(s) for s in table["seeds"])
     return (
-        f"Measured {_text(table['date'])}, seeds {seeds}. Every seed has its own owner, null models, copies and innocents. "
-        f"Intervals are Clopper-Pearson, 95 %, over models. Digest of the table: `{_text(table['digest'], 100)}`."
+        f"Measured {_text(table['date'])}, seeds {seeds}. Every seed has its own owner, null models, copies and "
+        "innocents. Intervals are Clopper-Pearson, 95 %, over models. Digest of the table: "
+        f"`{_text(table['digest'], 100)}`."
     )
 
 
@@ -50,9 +51,9 @@ def _words(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _about_rates(table: Mapping[str, Any]) -> str:
     return (
-        "Verdicts *match* at alpha 0.01 of the copies that are still worth stealing, with the interval; several copies of one "
-        "owner are not quite independent, so the last column tells the owners apart: matches per seed of the first method. "
-        "*Lost* is the median accuracy lost, in points."
+        "Verdicts *match* at alpha 0.01 of the copies that are still worth stealing, with the interval; copies of one "
+        "owner are not quite independent, so the last column tells the owners apart: matches per seed of the first "
+        "method. *Lost* is the median accuracy lost, in points."
     )
 
 
@@ -125,8 +126,8 @@ def _claims(table: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## False claims"
     yield (
-        "An accuser forges a fingerprint; innocents of the deciding rung are tried. Convicted by the published rule (a match "
-        "rate of at least 0.75), and by a judge with null models of his own, at alpha 0.01 and 0.05, with the bound."
+        "An accuser forges a fingerprint; innocents of the deciding rung are tried. Convicted by the published rule (a "
+        "match rate of at least 0.75), and by a judge with his own null models, at alpha 0.01 and 0.05, with the bound."
     )
     rows = []
     for c in table["claims"]:

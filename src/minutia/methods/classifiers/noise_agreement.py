@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from minutia.core.digest import Array
 from minutia.core.errors import UsageError
 from minutia.core.material import Material
 from minutia.core.method import Enrolment
@@ -15,6 +16,8 @@ from minutia.methods.classifiers.match_rate import MatchRate
 @dataclass(frozen=True)
 class NoiseAgreement(MatchRate):
     """Gaussian noise with the data's mean and deviation per channel; score = share of equal labels.
+
+    Of text, each token is drawn by itself as often as the data holds it: numbers of tokens have no mean.
 
     H0: the suspect was trained without the owner's model. Innocent models agree far above chance on noise, because
     most of it falls into one or two classes: the null must be trained models, never one over the number of classes.
@@ -36,9 +39,18 @@ class NoiseAgreement(MatchRate):
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Draw the noise, clip it to the valid box, store it as a suspect will receive it."""
-        shape = material.inputs.shape[1:]
-        axes = (0, *range(2, material.inputs.ndim)) if len(shape) == 3 else tuple(range(material.inputs.ndim))
-        mean = material.inputs.mean(axis=axes, keepdims=True)
-        spread = material.inputs.std(axis=axes, keepdims=True)
-        noise = rng.normal(mean, spread, (self.probes, *shape))
+        draw = _tokens if material.content == "text" else _gaussian
+        noise = draw(material.inputs, self.probes, rng)
         return Enrolment(numbered(material.stored(noise), {"channel": "array"}), {})
+
+
+def _gaussian(inputs: Array, count: int, rng: np.random.Generator) -> Array:
+    """Noise (count, *shape) with the mean and deviation of each channel, or of everything where there are none."""
+    axes = (0, *range(2, inputs.ndim)) if inputs.ndim == 4 else tuple(range(inputs.ndim))
+    mean, spread = inputs.mean(axis=axes, keepdims=True), inputs.std(axis=axes, keepdims=True)
+    return rng.normal(mean, spread, (count, *inputs.shape[1:]))
+
+
+def _tokens(inputs: Array, count: int, rng: np.random.Generator) -> Array:
+    """Token numbers (count, length) in no order."""
+    return rng.choice(inputs.ravel(), (count, *inputs.shape[1:]))
