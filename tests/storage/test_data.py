@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minutia.core.errors import FileError, MinutiaError, UsageError
-from minutia.storage.data import load_dataset
+from minutia.storage.data import Dataset, load_dataset, preload
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((10, 3), dtype=np.float32), np.arange(10) % 3
@@ -27,6 +27,8 @@ def test_digits_are_real_images_in_a_fixed_order():
     np.testing.assert_array_equal(part.inputs, data.inputs[100:120])
     np.testing.assert_array_equal(part.test_labels, data.test_labels)
     assert part.digest != data.digest
+    # What is stored under a data set's digest, models and finished jobs, is found again by it.
+    assert data.digest == "sha256:33d9fb1cb5e2fe59801f484148025fcc5208d742e9f44bf629c8c9b53267bd7c"
 
 
 @pytest.mark.parametrize(
@@ -156,4 +158,118 @@ def _npy():
 def test_what_is_not_there_is_one_sentence(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MinutiaError, match="expected"):
+        load_dataset(spec)
+
+
+# --- options
+
+
+def test_options_are_joined_and_their_order_does_not_matter(tmp_path):
+    spec = saved(tmp_path / "d.npz", x_train=X[:8], y_train=Y[:8], x_test=X[8:], y_test=Y[8:])
+    one, two = load_dataset(f"{spec}?rows=2:7&classes=1:"), load_dataset(f"{spec}?classes=1:&rows=2:7")
+    assert one.digest == two.digest
+    np.testing.assert_array_equal(one.inputs, X[[2, 4, 5]])
+
+
+def test_rows_are_counted_before_classes_so_that_parts_stay_apart(tmp_path):
+    """Y is 0 1 2 0 1 2 …: of rows 0 to 5 two have each class."""
+    spec = saved(tmp_path / "d.npz", x_train=X[:8], y_train=Y[:8], x_test=X[8:], y_test=Y[8:])
+    first, rest = load_dataset(f"{spec}?rows=:6&classes=:2"), load_dataset(f"{spec}?rows=6:&classes=:2")
+    np.testing.assert_array_equal(first.inputs, X[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(rest.inputs, X[[6, 7]])
+
+
+@pytest.mark.parametrize(
+    ("kept", "labels", "old"), [("0:2", [0, 1], [0, 1]), ("1:3", [0, 1], [1, 2]), ("-2:", [0, 1], [1, 2])]
+)
+def test_classes_are_chosen_in_both_parts_and_numbered_from_0(tmp_path, kept, labels, old):
+    spec = saved(tmp_path / "d.npz", x_train=X[:6], y_train=Y[:6], x_test=X[6:], y_test=Y[6:])
+    data = load_dataset(f"{spec}?classes={kept}")
+    assert data.classes == 2 and sorted(set(data.labels.tolist())) == labels
+    np.testing.assert_array_equal(data.inputs, X[:6][np.isin(Y[:6], old)])
+    np.testing.assert_array_equal(data.test_inputs, X[6:][np.isin(Y[6:], old)])
+    np.testing.assert_array_equal(data.test_labels, Y[6:][np.isin(Y[6:], old)] - old[0])
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("classes=0:1", "two or more classes within 0:3, got 1"),
+        ("classes=3:9", "two or more classes within 0:3, got 0"),
+        ("classes=a", "expected classes=FIRST:LAST, got classes=a"),
+        ("rows=0:1&classes=1:", "expected rows of classes 1 to 2, got none"),
+        ("clases=0:2", "did you mean classes"),
+        ("rows=0:2&rows=3:4", "give each once"),
+        ("classes=", "as name=value"),
+        ("rows=0:2&", "expected options"),
+        ("size=8", r"expected options \(rows, classes, content\)"),
+        ("content=txt", "did you mean text"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence(tmp_path, query, said):
+    spec = saved(tmp_path / "d.npz", x_train=X[:8], y_train=Y[:8], x_test=X[8:], y_test=Y[8:])
+    with pytest.raises(UsageError, match=said) as error:
+        load_dataset(f"{spec}?{query}")
+    assert str(error.value).startswith("expected ") and "\n" not in str(error.value)
+
+
+def test_parts_of_one_file_are_views_of_one_memory(tmp_path):
+    spec = saved(tmp_path / "d.npz", inputs=X, labels=Y)
+    whole, part = load_dataset(spec), load_dataset(f"{spec}?rows=2:")
+    assert np.shares_memory(whole.inputs, part.inputs)
+
+
+# --- content
+
+
+@pytest.mark.parametrize(
+    ("shape", "content"), [((4, 7), "tabular"), ((4, 5, 6), "image"), ((4, 1, 5, 6), "image"), ((4, 5, 6, 3), "image")]
+)
+def test_rows_of_numbers_are_tables_and_all_else_images(tmp_path, shape, content):
+    for dtype in (np.uint8, np.float32):
+        data = load_dataset(saved(tmp_path / f"{dtype.__name__}.npz", inputs=np.ones(shape, dtype), labels=np.arange(4)))
+        assert data.content == content
+
+
+def test_text_is_said_to_be_text(tmp_path):
+    tokens = np.array([[3, 0, 5], [1, 1, 2], [7, 7, 7], [2, 4, 6]])
+    spec = saved(tmp_path / "d.npz", x_train=tokens, y_train=np.arange(4), x_test=tokens, y_test=np.arange(4))
+    data = load_dataset(f"{spec}?content=text")
+    assert (data.content, data.bounds, data.levels) == ("text", (0.0, 7.0), 8)
+    assert data.inputs.dtype == np.float32 and data.inputs.tolist() == tokens.tolist()
+    assert load_dataset(spec).content == "tabular"
+
+
+@pytest.mark.parametrize(
+    "tokens", [X * 10, -np.ones((10, 3)), np.ones((10, 3, 2)), np.full((10, 3), 2.0**25), np.ones((10, 3), bool)]
+)
+def test_text_is_whole_numbers_of_tokens(tmp_path, tokens):
+    spec = saved(tmp_path / "d.npz", inputs=tokens, labels=Y)
+    with pytest.raises(FileError, match="expected text as whole numbers of tokens"):
+        load_dataset(f"{spec}?content=text")
+
+
+def test_classes_are_counted_in_both_parts():
+    none = np.empty(0, np.int64)
+    for labels, test_labels, classes in [(Y, none, 3), (Y, np.array([7]), 8), (none, none, 0)]:
+        assert Dataset("d", X, labels, X, test_labels, (0.0, 1.0), None).classes == classes
+
+
+# --- preload
+
+
+def test_a_preloaded_data_set_needs_no_file(tmp_path):
+    spec = saved(tmp_path / "d.npz", inputs=X, labels=Y)
+    data = load_dataset(f"{spec}?rows=0:4")
+    (tmp_path / "d.npz").unlink()
+    preload(f"{spec}?rows=0:4", data)
+    assert load_dataset(f"{spec}?rows=0:4") is data
+    with pytest.raises(FileError, match="found nothing"):
+        load_dataset(spec)
+
+
+@pytest.mark.parametrize("spec", ["digits", "sklear:digits", "npz:digits", "digits.npz?rows=0:3"])
+def test_what_is_nowhere_is_told_with_the_places_there_are(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="sklearn:NAME.*found nothing at"):
         load_dataset(spec)

@@ -20,7 +20,7 @@ from minutia.models.toy_training import Layer, as_probabilities, drawn, fit, for
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOKENS = 2**16
-OPTIONS = {"mlp": ("sizes", "seed"), "ngram": ("text", "order")}
+OPTIONS = {"mlp": ("sizes", "seed", "weights"), "ngram": ("text", "order")}
 
 
 class ToyClassifier:
@@ -118,6 +118,13 @@ class ToyClassifier:
         x, y = self._flat(inputs), as_probabilities(targets, len(inputs), layers[-1][1].size)
         weights = _named(fit(layers, x, y, plan, rng, steer))
         return ToyClassifier(weights, _architecture(weights)) if plan.reset == "everything" else self._child(weights)
+
+    def opened(self, path: Path, spec: str) -> "ToyClassifier":
+        """The same architecture with the weights of a file, as a model of its own."""
+        found = ToyClassifier(_read_weights(path), spec)
+        if found._sizes() != self._sizes():
+            raise ModelError(f"expected weights of {self.spec}, got sizes {found._sizes()} in {path}: name their own sizes")
+        return found
 
     def _child(self, weights: Mapping[str, Array]) -> "ToyClassifier":
         child = ToyClassifier(weights, _architecture(weights))
@@ -219,6 +226,8 @@ class NgramModel:
 def open_model(rest: str) -> ToyClassifier | NgramModel:
     """Open ``weights.safetensors``, ``mlp?sizes=64-32-10&seed=3`` (fresh) or ``ngram?text=FILE&order=4``.
 
+    ``mlp?sizes=64-32-10&weights=FILE`` also checks that the file holds that architecture.
+
     >>> open_model("mlp?sizes=4-2&seed=1").spec
     'toy:mlp?sizes=4-2&seed=1'
     """
@@ -227,7 +236,8 @@ def open_model(rest: str) -> ToyClassifier | NgramModel:
         sizes = options.get("sizes", "64-32-10").split("-")
         if not all(s.isdecimal() and len(s) < 7 for s in sizes):
             raise UsageError(f"expected sizes such as 64-32-10 (inputs, hidden, classes), got {options['sizes']!r}")
-        return ToyClassifier.fresh([int(s) for s in sizes], whole_number(options, "seed", 0))
+        fresh = ToyClassifier.fresh([int(s) for s in sizes], whole_number(options, "seed", 0))
+        return fresh if "weights" not in options else fresh.opened(Path(options["weights"]), f"toy:{rest}")
     if target == "ngram":
         if "text" not in options:
             raise UsageError("expected toy:ngram?text=FILE, got no text: name the file to learn from")
