@@ -108,16 +108,21 @@ def plugins() -> Iterator[str]:
         yield from (f"### {name}", *_docstring(inspect.getmodule(opener)), *_docstring(opener))
     yield "## Attacks"
     yield (
-        "What a thief may do to a copy. *Kind* is the word used in threat lists and verdicts; *keeps weights* tells "
-        "copies that start from the victim's weights from those that only learn from its answers."
+        "What a thief may do to a copy. *Kind* is the word used in threat lists and verdicts. The copy's *weights* are "
+        "the victim's, changed; or fresh ones that learn from its answers; or the victim's own behind other answers. A "
+        "preset is written `name/preset` and holds the parameters that a paper prints."
     )
     attacks = list(_built_in("attacks"))
     yield _table(
-        ("attack", "kind", "needs", "keeps weights", "source"),
-        ([_link(n), a.kind, _join(names(a.needs)), "yes" if a.keeps_weights else "no", a.source] for n, a in attacks),
+        ("attack", "kind", "needs", "weights", "source"),
+        ([_link(n), a.kind, _join(names(a.needs)), _weights(a), a.source] for n, a in attacks),
     )
     for name, attack in attacks:
-        yield from (f"### {name}", *_docstring(attack), _parameters(attack))
+        yield from (f"### {name}", *_docstring(attack), _parameters(attack), _presets(name, attack))
+    yield "## False claims"
+    yield "What an accuser may do to convict the innocent; used by studies."
+    for name, claim in _built_in("claims"):
+        yield from (f"### {name}", *_docstring(claim), _parameters(claim), _presets(name, claim))
 
 
 def flags() -> Iterator[str]:
@@ -223,6 +228,20 @@ def _docstring(thing: Any) -> Iterator[str]:
 def _parameters(cls: Any) -> str:
     rows = [(f"`{f.name}`", f"`{f.default!r}`") for f in fields(cls)]
     return _table(("parameter", "default"), rows) if rows else "It has no parameters."
+
+
+def _presets(name: str, cls: Any) -> str:
+    rows = [
+        (f"`{name}/{preset}`", ", ".join(f"`{n}={v!r}`" for n, v in values.items()) or "the defaults")
+        for preset, values in cls.presets.items()
+    ]
+    return _table(("preset", "parameters"), rows) if rows else ""
+
+
+def _weights(attack: Any) -> str:
+    if attack.serving:
+        return "kept, behind other answers"
+    return "changed" if attack.keeps_weights else "fresh"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -198,7 +198,7 @@ def test_specs_open_what_they_name(tmp_path):
     [
         ("mlp?sizes=4-x", UsageError, "expected sizes such as"),
         ("mlp?sizes=4", UsageError, "expected sizes such as"),
-        ("mlp?sise=4-2", UsageError, r"\(sizes, seed\)"),
+        ("mlp?sise=4-2", UsageError, r"\(sizes, seed, weights\)"),
         ("mlp?seed=-1", UsageError, "whole number"),
         ("mlp?seed=1&seed=2", UsageError, "each once"),
         ("ngram", UsageError, "name the file to learn from"),

@@ -227,7 +227,9 @@ def test_parts_of_one_file_are_views_of_one_memory(tmp_path):
 )
 def test_rows_of_numbers_are_tables_and_all_else_images(tmp_path, shape, content):
     for dtype in (np.uint8, np.float32):
-        data = load_dataset(saved(tmp_path / f"{dtype.__name__}.npz", inputs=np.ones(shape, dtype), labels=np.arange(4)))
+        data = load_dataset(
+            saved(tmp_path / f"{dtype.__name__}.npz", inputs=np.ones(shape, dtype), labels=np.arange(4))
+        )
         assert data.content == content
 
 
@@ -271,5 +273,5 @@ def test_a_preloaded_data_set_needs_no_file(tmp_path):
 @pytest.mark.parametrize("spec", ["digits", "sklear:digits", "npz:digits", "digits.npz?rows=0:3"])
 def test_what_is_nowhere_is_told_with_the_places_there_are(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileError, match="sklearn:NAME.*found nothing at"):
+    with pytest.raises(FileError, match=r"sklearn:NAME.*found nothing at"):
         load_dataset(spec)

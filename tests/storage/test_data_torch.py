@@ -118,7 +118,9 @@ def test_what_is_no_data_set_is_one_sentence(what, tmp_path):
     assert text.startswith("expected ") and "got" in text and "mydata.py" in text and "\n" not in text
 
 
-@pytest.mark.parametrize("target", ["", "x", ":data", "absent_module:data", "absent.py:data", "json:absent", "json:__doc__"])
+@pytest.mark.parametrize(
+    "target", ["", "x", ":data", "absent_module:data", "absent.py:data", "json:absent", "json:__doc__"]
+)
 def test_what_names_no_factory_is_one_sentence(target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MinutiaError, match=r"^expected .*(got|found) "):

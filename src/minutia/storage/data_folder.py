@@ -95,13 +95,13 @@ class _Reading:
 
     def _read(self, path: Path) -> Array:
         """One image as uint8; whatever is wrong with the file is one error that names it."""
-        pillow, operations = _pillow()
+        pillow = _pillow()
         try:
             with pillow.open(path, formats=FORMATS) as image:
                 _check_kind(image, path)
                 plain = image.convert("L" if self.gray else "RGB")
             if self.size:
-                plain = operations.fit(plain, (self.size, self.size), pillow.Resampling.BILINEAR)
+                plain = plain.crop(_middle(plain)).resize((self.size, self.size), pillow.Resampling.BILINEAR)
             return np.asarray(plain)
         except FileError:
             raise
@@ -112,12 +112,20 @@ class _Reading:
             ) from error
 
 
-def _pillow() -> tuple[Any, Any]:
+def _pillow() -> Any:
     try:
-        from PIL import Image, ImageOps
+        from PIL import Image
     except ImportError:
         raise MissingExtraError("Pillow", "images", "a folder of images") from None
-    return Image, ImageOps
+    return Image
+
+
+def _middle(image: "Image.Image") -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the largest square in the middle."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def _check_kind(image: "Image.Image", path: Path) -> None:
