@@ -62,7 +62,7 @@ def test_the_function_stays_and_the_weights_move(name, attack):
     found = copy.card.fidelity
     assert np.abs(after - before).max() < 1e-4 * np.ptp(before)
     assert found["largest_change"] == pytest.approx(np.abs(after - before).max() / np.ptp(before))
-    assert found["agreement"] == 1 and found["weights_changed"] > 0.05 and found["weight_distance"] > 0.05
+    assert found["agreement"] == 1 and found["weights_changed"] > 0.01 and found["weight_distance"] > 0.02
 
 
 @pytest.mark.parametrize("name", NORMED)
@@ -95,7 +95,7 @@ def test_permuting_a_toy_only_moves_numbers():
     order = [np.flatnonzero(dict(BENCH.owner.tensors())["b0"] == b).item() for b in dict(copy.tensors())["b0"]]
     assert sorted(order) == list(range(12))
     shown = BENCH.owner.features(BENCH.thief.inputs)["h0"]
-    np.testing.assert_array_equal(copy.features(BENCH.thief.inputs)["h0"], shown[:, order])
+    np.testing.assert_allclose(copy.features(BENCH.thief.inputs)["h0"], shown[:, order], atol=1e-5)
 
 
 def test_factors_are_positive_log_uniform_and_within_the_strength():
@@ -132,7 +132,7 @@ def test_a_norm_folds_as_far_as_the_bias_allows():
 
 def test_a_model_without_norms_cannot_fold():
     for victim in (BENCH.owner, VICTIMS["cnn"]):
-        with pytest.raises(UsageError, match="expected batch norms .* for fold_norms, got a model without"):
+        with pytest.raises(UsageError, match=r"expected batch norms .* for fold_norms, got a model without"):
             FoldNorms().apply(victim, THIEF if victim is not BENCH.owner else BENCH.thief, rng())
 
 

@@ -557,8 +557,8 @@ def test_unknown_methods_and_parameters(place, method, words):
         ("absent.npz", "found nothing"),
         ("owner.safetensors", "readable"),
         ("points.npz?rows=9000:", "rows within"),
-        ("points.npz?cols=1", "rows=FIRST:LAST"),
-        ("sklearn:iris", "found nothing"),
+        ("points.npz?cols=1", "options (rows"),
+        ("sklearn:iris", "did you mean digits"),
     ],
 )
 def test_data_that_is_none(place, data, words):

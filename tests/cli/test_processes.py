@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from commands import BUILD, EXTRACT, LIKE, files, minutia
@@ -145,6 +146,12 @@ def test_an_interrupted_verification_keeps_what_was_answered(place, how):
     assert one["observation"] == two["observation"] and one["p_value"] == two["p_value"]
 
 
+def timeless(entry):
+    """An entry without the seconds that no two runs share."""
+    kept = {name: value for name, value in entry.card.fidelity.items() if name != "seconds"}
+    return replace(entry, card=replace(entry.card, fidelity=kept))
+
+
 def test_a_killed_build_is_the_same_in_the_end(place):
     """kill -9 from outside, then the same command: the manifest is that of an undisturbed build."""
     command = ("null", "build", "--like", LIKE, "--data", "points.npz?rows=0:400", "--epochs", 8, "-n", 40, "--jobs", 1)
@@ -155,4 +162,4 @@ def test_a_killed_build_is_the_same_in_the_end(place):
     for folder in ("killed", "quiet"):
         assert minutia(place, *command, "-o", folder).code == 0
     one, two = (ModelStore(place / folder).manifest() for folder in ("killed", "quiet"))
-    assert one == two
+    assert one[0] == two[0] and list(map(timeless, one[1])) == list(map(timeless, two[1]))

@@ -179,8 +179,9 @@ def one_seed(rows, seed, method, place):
     for curve, points in CURVES.items():
         for x, chance in points:
             state = "destroyed" if x == 0.95 else "fine"
-            for _ in range(2):
+            for i in range(2):
                 more = {"curve": curve, "x": float(x), "state": state, "label": f"{curve}({x:g})", "group": "curve"}
+                more["suspect"] = f"sha256:{curve} {x:g} {seed} {i}"
                 rows.copy(seed, method, chance * (1, 0.4, 0.6)[place], 0.002 * len(points), **more)
     apart(rows, seed, method)
 

@@ -139,7 +139,7 @@ def test_topics_have_chains_of_their_own():
     flat = np.log(gain.reshape(6, -1))
     test = (data.test_inputs[:, :-1] * 64 + data.test_inputs[:, 1:]).astype(int)
     guess = flat[:, test].sum(axis=2).argmax(axis=0)
-    assert (guess == data.test_labels).mean() > 0.5
+    assert (guess == data.test_labels).mean() > 0.9  # 0.41 if the order within texts is lost
 
 
 # --- names

@@ -37,9 +37,9 @@ class InvertTriggers(TrainingAttack):
     needs = Access.TRAIN | Access.GRADIENTS
     presets: ClassVar = {"wrt": {"epochs": 5}}
     seeds: int = 64
-    turns: int = 60
+    turns: int = 100
     pace: float = 0.1
-    cost: float = 0.02
+    cost: float = 0.05
     stamped: float = 0.2
 
     def __post_init__(self) -> None:

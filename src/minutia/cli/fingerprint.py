@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def extract(
     model: Annotated[str, typer.Argument(help="The owner's model, such as torch:module:factory?weights=FILE.")],
-    data: Annotated[str, typer.Option(help="Inputs with labels: sklearn:digits or an .npz file.")],
+    data: Annotated[str, typer.Option(help="Inputs with labels: an .npz file, a folder of images, sklearn:digits, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the fingerprint.")] = Path(
         "fingerprint.safetensors"
     ),

@@ -1,162 +1,261 @@
-"""A study's table for people at a terminal: what each method is worth, then the figures side by side."""
+"""A study's table in a terminal: what each method is worth in a sentence, methods side by side, then what it rests on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from minutia.report import bench_words as w
-from minutia.report.words import DASH, clean, points
+from minutia.report import bench_words as say
+from minutia.report.bench_words import ALPHA, LOOSE, Entry, Table
+from minutia.report.words import DASH, clean, percent, plural, points, some
 
-WIDEST = 46
-"""Characters of an attack's name before it is folded."""
-
-
-def print_table(console: Any, table: Mapping[str, Any], *, details: bool = False) -> None:
-    """Sentences first, then true positive rates, false alarms, claims, what was set apart, and times.
-
-    ``details`` adds one table per method with every figure.
-    """
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as Grid
     from rich.text import Text
 
-    seeds = ", ".join(map(str, table["seeds"]))
-    console.print(Text(f"{clean(table['name'])}: seeds {seeds}, {clean(table['date'], 20)}", style="bold"))
-    for line in w.lines(table):
-        _say(console, line)
-    _section(console, "Recognised at 1 % false alarms, with 95 % intervals")
-    console.print(_rates(table))
-    _section(console, "Innocents accused at 1 %, against what a valid test keeps")
-    console.print(_ladder(table))
-    if table["claims"]:
-        _section(console, "False claims: innocents convicted")
-        console.print(_claims(table))
+LABEL, CELL = 40, 19
+"""Columns for an attack's name, and for one method's figures."""
+HIGH, LOW = 0.9, 0.5
+"""Shares from which on a rate is written in green, and below which in red; the numbers say the same."""
+
+
+def print_table(console: "Console", table: Table, *, details: bool = False) -> None:
+    """Print a table for people; ``details`` adds every figure of every method, one table each."""
+    _head(console, table)
+    if not table["methods"]:
+        _say(console, "no suspect was judged", "bold")
+        return
+    _sentences(console, table)
+    _recognised(console, table)
+    _accused(console, table)
+    _claims(console, table)
+    _speed(console, table)
     if details:
-        for method in w.ordered(table):
-            _section(console, w.names(table)[method["method"]])
-            console.print(_details(method))
-    _apart(console, table)
-    _section(console, "Time")
-    console.print(_times(table))
+        for method in say.ordered(table):
+            _detail(console, method, say.names(table)[method["method"]])
+    _set_apart(console, table)
 
 
-def _say(console: Any, line: w.Verdict) -> None:
+def _say(console: "Console", words: str, style: str = "") -> None:
+    from rich.text import Text
+
+    console.print(Text(words, style))
+
+
+def _heading(console: "Console", title: str, note: str = "") -> None:
+    console.print()
+    _say(console, title, "bold")
+    if note:
+        _say(console, note, "dim")
+
+
+def _head(console: "Console", table: Table) -> None:
+    """What was studied, in one line."""
+    seeds = table["seeds"]
+    who = some([str(seed) for seed in seeds], 12)
+    words = f"{clean(table['name'])} · {plural(len(seeds), 'seed')} ({who}) · {clean(table['date'], 20)}"
+    _say(console, words if seeds else f"{clean(table['name'])} · {clean(table['date'], 20)}", "dim")
+
+
+def _sentences(console: "Console", table: Table) -> None:
+    """One paragraph per method: what it recognises, whom it accuses, to whom it loses."""
     from rich.padding import Padding
     from rich.text import Text
 
-    head = Text(f"{line.name}{' (baseline)' if line.baseline else ''}", style="bold")
-    console.print(Padding(head.append(Text(f" {'; '.join(line.says)}.", style="not bold")), (0, 0, 0, 2)))
-    for sentence in line.against:
-        console.print(Padding(Text(f"! {sentence}", style="yellow"), (0, 0, 0, 4)))
+    _heading(console, f"What the methods are worth at {percent(float(ALPHA))} false alarms")
+    for line in say.lines(table):
+        name = Text(line.name + (" (baseline)" if line.baseline else ""), "cyan")
+        console.print(Padding(Text.assemble(name, ": ", "; ".join(line.says), "."), (0, 0, 0, 2)))
+        for reason in line.against:
+            console.print(Padding(Text(f"! {reason}", "red"), (0, 0, 0, 4)))
 
 
-def _section(console: Any, title: str) -> None:
-    from rich.text import Text
+def _grid(heads: Sequence[str], first: int) -> "Grid":
+    """Names on the left, figures to the right of them."""
+    from rich.table import Table as Grid
 
-    console.print(Text(f"\n{title}", style="bold"))
-
-
-def _grid(*columns: str) -> Any:
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, name in enumerate(columns):
-        grid.add_column(name, overflow="fold", max_width=WIDEST if not number else None)
+    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    grid.add_column("", width=first, overflow="fold")
+    for head in heads:
+        grid.add_column(head, justify="right", overflow="fold", vertical="bottom")
     return grid
 
 
-def _rates(table: Mapping[str, Any]) -> Any:
-    """Attacks in groups against methods: hits of n and the interval."""
-    from rich.text import Text
-
-    methods, called = w.ordered(table), w.names(table)
-    grid = _grid("attack", *(called[m["method"]] + ("*" if m["baseline"] else "") for m in methods))
-    for group, labels in w.groups(table).items():
-        grid.add_row(Text(clean(group) or "other", style="italic"))
-        for label in labels:
-            grid.add_row(f"  {clean(label, 90)}", *(_rate_cell(w.attack_of(m, label)) for m in methods))
-    grid.caption, grid.caption_justify = "* naive baseline", "left"
-    return grid
+def _in_columns(console: "Console", table: Table, first: int) -> Iterator[list[Entry]]:
+    """As many methods side by side as there is room for."""
+    methods = say.ordered(table)
+    fit = max(1, (console.width - first - 2) // CELL)
+    for start in range(0, len(methods), fit):
+        yield methods[start : start + fit]
 
 
-def _rate_cell(attack: Mapping[str, Any] | None) -> str:
-    if attack is None:
-        return DASH
-    if not attack["n"]:
-        return w.apart(attack) or DASH
-    rate = attack["tpr"][w.ALPHA]
-    return f"{w.counts(rate)}  {w.span(rate)}"
+def _titles(methods: Sequence[Entry], called: Mapping[str, str]) -> list[str]:
+    """Heads of columns, baselines marked."""
+    return [called[m["method"]] + ("\nbaseline" if m["baseline"] else "\n") for m in methods]
 
 
-def _ladder(table: Mapping[str, Any]) -> Any:
-    """Rungs against methods: accused of n, the interval, and rejections against the bound."""
-    methods, called = w.ordered(table), w.names(table)
-    grid = _grid("innocents", *(called[m["method"]] for m in methods))
-    for name in w.rungs(table):
-        found = [w.rung_of(m, name) for m in methods]
-        decides = any(r and r["decides"] for r in found)
-        grid.add_row(f"{clean(name, 80)}{' (decides)' if decides else ''}", *map(_rung_cell, found))
-    grid.caption, grid.caption_justify = "in brackets: p at most 1 %, and the bound that a valid test keeps", "left"
-    return grid
+def _first(names: Sequence[str]) -> int:
+    """Room for the longest name and its indent."""
+    return min(LABEL, max((len(clean(name)) for name in names), default=0) + 2)
 
 
-def _rung_cell(rung: Mapping[str, Any] | None) -> str:
-    if rung is None or not rung["n"]:
-        return DASH
-    rate = rung[w.ALPHA]
-    return f"{w.counts(rate)}  {w.span(rate)}  ({rate['rejected']} ≤ {rate['bound']})".replace(
-        "≤", "≤" if rate["rejected"] <= rate["bound"] else ">"
-    )
-
-
-def _claims(table: Mapping[str, Any]) -> Any:
-    """How often innocents are convicted by a fixed threshold and by the judge."""
-    grid = _grid("claim", "as", "probes chosen", "match rate ≥ 0.75", "judge's own null, 1 %", "bound")
-    for claim in table["claims"]:
-        name = clean(claim["claim"], 40)
-        if "failed" in claim:
-            grid.add_row(name, clean(claim["method"]), DASH, clean(claim["failed"], 80))
-            continue
-        judged = claim[w.ALPHA]
-        when = "after seeing the accused" if claim["known_suspect"] else "before"
-        bound = "none: voids the test" if claim["known_suspect"] else str(judged["bound"])
-        by_rule, by_judge = (f"{w.counts(r)}  {w.span(r)}" for r in (claim["threshold"], judged))
-        grid.add_row(name, clean(claim["method"]), when, by_rule, by_judge, bound)
-    return grid
-
-
-def _details(method: Mapping[str, Any]) -> Any:
-    """Every figure of one method."""
-    grid = _grid("attack", "n", "1 %", "5 %", "inconcl.", "AUC", "ARUC", "queries", "90 %", "bits", "lost")
-    for attack in method["attacks"]:
-        grid.add_row(clean(attack["attack"], 60), *_detail_cells(attack))
-    return grid
-
-
-def _detail_cells(attack: Mapping[str, Any]) -> Sequence[str]:
-    rates = (w.counts(attack["tpr"][w.ALPHA]), w.counts(attack["tpr"][w.LOOSE]), w.counts(attack["inconclusive"]))
-    figures = ("auc", "aruc", "queries_median", "queries_p90", "bits_per_query")
-    return (str(attack["n"]), *rates, *(w.number(attack[name]) for name in figures), points(attack["accuracy_lost"]))
-
-
-def _apart(console: Any, table: Mapping[str, Any]) -> None:
-    """Copies that are in no rate."""
-    from rich.text import Text
-
-    found = w.set_apart(table)
-    if not found:
+def _recognised(console: "Console", table: Table) -> None:
+    """Attacks by group against methods: how many copies matched, and the interval."""
+    groups = say.groups(table)
+    if not groups:
         return
-    _section(console, "Set apart, in no rate")
-    for label, how_many, why in found:
-        console.print(Text(f"  {clean(label, 70)}: {how_many}: {why}"))
+    note = "matches/copies, 95 % interval of that rate; copies of one owner are alike, so no interval covers several rows"
+    _heading(console, f"Copies recognised at {percent(float(ALPHA))} false alarms", note)
+    first = _first([label for labels in groups.values() for label in labels])
+    for methods in _in_columns(console, table, first):
+        grid = _grid(_titles(methods, say.names(table)), first)
+        for group, labels in groups.items():
+            _group(grid, group, [_sum(m, group) for m in methods])
+            for label in labels:
+                cells = [_cell(say.attack_of(m, label)) for m in methods]
+                grid.add_row(_text(f"  {clean(label)}"), *cells)
+        _group(grid, "all", [_sum(m, None) for m in methods])
+        for name, figures in (("queries to a match", _queries), ("AUC", _auc)):
+            grid.add_row(_text(f"  {name}"), *(_text(figures(m)) for m in methods))
+        console.print(grid)
 
 
-def _times(table: Mapping[str, Any]) -> Any:
-    grid = _grid("method", "probes", "null models", "extract", "training other models", "verify one")
-    for method in w.ordered(table):
-        grid.add_row(
-            w.names(table)[method["method"]],
-            w.number(method["probes"]),
-            w.number(method["calibrators"]),
-            w.seconds(method["extract_seconds"]),
-            w.seconds(method["auxiliary_seconds"]),
-            w.seconds(method["verify_seconds"]),
-        )
-    return grid
+def _text(words: str, style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text(words, style)
+
+
+def _group(grid: "Grid", name: str, sums: Sequence[str]) -> None:
+    grid.add_row(_text(clean(name) or "attacks", "bold cyan"), *(_text(s, "dim") for s in sums))
+
+
+def _sum(method: Entry, group: str | None) -> str:
+    """Hits over a group, and its share."""
+    hits, n = say.pooled(method, group)
+    return f"{hits}/{n} {percent(hits / n):>7}" if n else DASH
+
+
+def _cell(attack: Entry | None) -> "Text":
+    """Hits and interval, or why there are none."""
+    if attack is None:
+        return _text("not tried", "dim")
+    if not attack["n"]:
+        return _text(say.apart(attack) or DASH, "dim")
+    return _rate(attack["tpr"][ALPHA])
+
+
+def _rate(rate: Entry) -> "Text":
+    share = rate["rate"] or 0.0
+    return _text(f"{say.counts(rate)} {say.span(rate):>8}", "green" if share >= HIGH else "red" if share < LOW else "")
+
+
+def _queries(method: Entry) -> str:
+    """The middle of the attacks' medians, and the largest of their 90 % points."""
+    medians = sorted(a["queries_median"] for a in method["attacks"] if a["queries_median"] is not None)
+    most = max((a["queries_p90"] for a in method["attacks"] if a["queries_p90"] is not None), default=None)
+    return f"{say.number(medians[len(medians) // 2])}, 90 % {say.number(most)}" if medians else DASH
+
+
+def _auc(method: Entry) -> str:
+    return say.number(method["auc"])
+
+
+def _accused(console: "Console", table: Table) -> None:
+    """Rungs against methods: how many innocents matched, and how many rejections a valid test may give."""
+    if not (rungs := say.rungs(table)):
+        return
+    note = "matches/innocents, 95 % interval, ≤ rejections that a valid test gives in 97.5 % of such studies; ! more than that"
+    _heading(console, f"Innocents accused at {percent(float(ALPHA))}", note)
+    first = _first([*rungs, "at 5 %, the deciding rung  "])
+    for methods in _in_columns(console, table, first):
+        grid = _grid(_titles(methods, say.names(table)), first)
+        for rung in rungs:
+            found = [say.rung_of(m, rung) for m in methods]
+            decides = any(r is not None and r["decides"] for r in found)
+            grid.add_row(_text(clean(rung), "bold" if decides else ""), *(_alarm(r, ALPHA) for r in found))
+            if decides:
+                grid.add_row(_text("  at 5 %, the deciding rung"), *(_alarm(r, LOOSE) for r in found))
+        console.print(grid)
+
+
+def _alarm(rung: Entry | None, alpha: str) -> "Text":
+    if rung is None or not rung["n"]:
+        return _text(DASH, "dim")
+    rate = rung[alpha]
+    beyond = rate["rejected"] > rate["bound"]
+    words = f"{say.counts(rate)} {say.span(rate)} ≤{rate['bound']}"
+    return _text(words + (f" ! {rate['rejected']}" if beyond else ""), "bold red" if beyond else "")
+
+
+def _claims(console: "Console", table: Table) -> None:
+    """Forged fingerprints: innocents convicted by the published rule, and by the test."""
+    if not table["claims"]:
+        return
+    note = "a fingerprint forged so that innocents match: convicted/innocents"
+    _heading(console, "False claims", note)
+    grid = _grid(["known to\nthe accuser", "match rate\n≥ 0.75", f"test at\n{percent(float(ALPHA))}", "test at\n5 %"], 46)
+    called = say.names(table)
+    for claim in table["claims"]:
+        who = f"{clean(claim['claim'], 24)} · {called.get(claim['method'], clean(claim['method'], 24))}"
+        seed = f" · seed {claim['seed']}" if "seed" in claim else ""
+        rates = [_text(f"{say.counts(claim[n])} {say.span(claim[n])}") for n in ("threshold", ALPHA, LOOSE)]
+        grid.add_row(_text(who + seed), _text("yes" if claim["known_suspect"] else "no"), *rates)
+    console.print(grid)
+
+
+def _speed(console: "Console", table: Table) -> None:
+    """What enrolling and judging took."""
+    _heading(console, "Time", "medians on one thread; other models are the unrelated ones and copies that enrolment uses")
+    grid = _grid(["probes", "null\nmodels", "enrolment", "other\nmodels", "one\nsuspect", "AUC", "ARUC"], 30)
+    for m in say.ordered(table):
+        times = [say.seconds(m[name]) for name in ("extract_seconds", "auxiliary_seconds", "verify_seconds")]
+        sizes = [say.number(m["probes"]), say.number(m["calibrators"])]
+        cells = [*sizes, *times, say.number(m["auc"]), say.number(m["aruc"])]
+        grid.add_row(_text(say.names(table)[m["method"]], "cyan"), *(_text(c) for c in cells))
+    console.print(grid)
+
+
+def _detail(console: "Console", method: Entry, name: str) -> None:
+    """Every figure of one method."""
+    note = "I inconclusive, N no match, lost in points of accuracy, bits of evidence per query"
+    _heading(console, f"{name} in detail", f"{clean(method['method'], 200)}\n{note}")
+    heads = ["n", "at 1 %", "at 5 %", "I", "N", "AUC", "queries\nhalf, 90 %", "bits", "lost"]
+    first = min(30, _first([a["attack"] for a in method["attacks"]]))
+    grid, group = _grid(heads, first), None
+    for attack in method["attacks"]:
+        if attack["group"] != group:
+            group = attack["group"]
+            grid.add_row(_text(clean(group) or "attacks", "bold cyan"))
+        grid.add_row(_text(f"  {clean(attack['attack'])}"), *(_text(c) for c in _figures(attack)))
+    console.print(grid)
+
+
+def _figures(attack: Entry) -> list[str]:
+    if not attack["n"]:
+        return ["0", say.apart(attack)]
+    tpr, half = attack["tpr"], attack["queries_median"]
+    asked = DASH if half is None else f"{say.number(half)}, {say.number(attack['queries_p90'])}"
+    return [
+        str(attack["n"]),
+        say.span(tpr[ALPHA]),
+        say.span(tpr[LOOSE]),
+        str(attack["inconclusive"]["hits"]),
+        str(attack["no_match"]["hits"]),
+        say.number(attack["auc"], 2),
+        asked,
+        say.number(attack["bits_per_query"], 2),
+        points(attack["accuracy_lost"]),
+    ]
+
+
+def _set_apart(console: "Console", table: Table) -> None:
+    """What is in no rate, one line each."""
+    if not (lines := say.set_apart(table)):
+        return
+    _heading(console, "Set apart", "in no rate above")
+    grid = _grid([], 38)
+    for column in ("how many", "why"):
+        grid.add_column("", overflow="fold", ratio=1 if column == "why" else None)
+    for label, count, why in lines:
+        grid.add_row(_text(clean(label)), _text(count), _text(why))
+    console.print(grid)
