@@ -14,7 +14,7 @@ from minutia.core.probe import numbered
 from minutia.core.units import incoming
 from minutia.models.torch import TorchModel
 from minutia.models.toy import ToyClassifier
-from networks import IMAGES, cnn, lively, nn, resnet
+from networks import IMAGES, cnn, lively, mlp, nn, resnet
 
 BENCH = toy_bench()
 TOY, DATA = BENCH.owner, BENCH.thief
@@ -136,6 +136,22 @@ def test_fine_tuning_brings_accuracy_back():
     tuned = FinePrune(fraction=0.8, epochs=20, learning_rate=1e-2).apply(TOY, DATA, rng()).card.fidelity
     assert tuned["accuracy"] > pruned["accuracy"] + 0.05
     assert tuned["inputs"] == 160 and tuned["steps"] == Plan(20).steps(160) and tuned["queries"] == 0
+
+
+def test_removed_units_stay_removed_where_training_would_give_them_back():
+    copy = FinePrune(epochs=5, learning_rate=1e-2).apply(TorchModel(lively(mlp(nn.Sigmoid))), THIEF, rng())
+    *_, last = copy.units()
+    weights = dict(copy.tensors())
+    for slot in (*last.writes, *last.reads):
+        assert np.sum(~slot.rows(weights[slot.tensor]).any(axis=1)) == 4, slot
+
+
+def test_a_unit_that_is_strongly_negative_is_active():
+    victim = TorchModel(lively(mlp(nn.Tanh)))
+    seen = victim.features(IMAGES)["4"]
+    copy = dict(FinePrune(epochs=0).apply(victim, THIEF, rng()).tensors())
+    gone = set(np.flatnonzero(copy["4.bias"] == 0))
+    assert gone == set(np.argsort(np.abs(seen).mean(axis=0))[:4]) != set(np.argsort(seen.mean(axis=0))[:4])
 
 
 def test_another_group_can_be_named():

@@ -47,13 +47,15 @@ KNOWN = {
     "sum": (function(lambda m, x: m.c(F.relu(m.b(y := F.relu(m.a(x)))) + y)), {"a": 8}),
     "half": (function(lambda m, x: m.c(F.relu(m.b(F.relu(m.a(x)) * 0.5)) - 1)), {"a": 8, "b": 8}),
     "square": (function(lambda m, x: m.c((y := m.b(torch.tanh(m.a(x)))) * y)), {"a": 8, "b": 8}),
+    "product": (function(lambda m, x: m.c(F.relu(m.a(x)) * F.relu(m.d(x))), d=nn.Linear(64, 8)), {"a": 8}),
     "dead end": (function(lambda m, x: (m.b(y := m.a(x)), m.c(y))[1]), {"a": 8}),
 }
 NOT_SCALABLE = {
     *(("mlp, tanh", name) for name in "14"),
     *(("half", name) for name in "b"),
     *(("square", name) for name in "ab"),
-    *(("gated", name) for name in ("conv",)),
+    ("product", "a"),
+    ("gated", "conv"),
 }
 
 
@@ -106,6 +108,19 @@ LEFT_OUT = {
         {"a"},
     ),
     "mean of channels": (images(lambda m, x: m.c(m.b(m.a(x)).mean(1).flatten(1)), c=nn.Linear(64, 5)), {"a"}),
+    "as many rows as units": (
+        images(
+            lambda m, x: m.c(m.d(m.b(m.a(x))).flatten(1)), b=nn.Conv2d(4, 8, 1), d=nn.Linear(8, 8), c=nn.Linear(512, 5)
+        ),
+        {"a"},
+    ),
+    "sum of unlike": (
+        images(
+            lambda m, x: m.c((m.b(m.a(x)) + m.d(x)).flatten(1)),
+            **{"b": nn.Conv2d(4, 8, 1), "d": nn.Linear(8, 8), "c": nn.Linear(512, 5)},
+        ),
+        {"a"},
+    ),
     "rows": (images(lambda m, x: m.c(m.d(m.b(m.a(x))).flatten(1)), d=nn.Linear(8, 8)), {"a"}),
     "attention": (
         function(lambda m, x: m.c(m.b(m.a(x)) + m.d(*[m.a(x)[:, None]] * 3)[0][:, 0]), d=nn.MultiheadAttention(8, 2)),
@@ -190,6 +205,22 @@ def test_layers_keep_their_mode_and_no_hook_stays():
         assert seen().requires_grad and seen().shape == (6, 10)
     assert made.shape == (6, 5) and module.training and module[1].training and not module[8].training
     assert not any(part._forward_pre_hooks for part in module.modules())
+
+
+def test_groups_are_those_of_use_also_while_a_module_trains():
+    def forward(module, x):
+        hidden = F.relu(module.a(x))
+        return (module.c(hidden), hidden) if module.training else module.c(hidden)
+
+    assert [group.name for group in TorchModel(function(forward)).units()] == ["a"]
+    with watch(function(forward).train(), "a"):
+        pass
+
+
+def test_groups_come_in_the_order_of_their_last_readers():
+    assert [g.name for g in NETWORKS["resnet, norms first"].units()] == ["blocks.0.conv1", "blocks.1.conv1", "conv"]
+    order = ["stage1.0.conv1", "stage1.1.conv1", "stage2.0.conv1", "conv", "stage2.1.conv1", "stage2.0.conv2"]
+    assert [group.name for group in NETWORKS["resnet"].units()] == order
 
 
 def test_an_unknown_group_cannot_be_watched():

@@ -216,7 +216,8 @@ def test_a_class_that_is_only_in_the_test_part_is_refused(pets, tmp_path):
     [
         ([], "one subfolder of images per class, got 0"),
         (["cat"], "per class, got 1"),
-        (["cat", "dog"], "expected 1 to 500000 images .* got none"),
+        (["cat", "dog"], "expected images .* in every class, got none in .*cat"),
+        (["train/cat", "train/dog", "test/dog"], "in every class, got none in .*cat"),
         (["train/cat"], "per class, got 1"),
     ],
 )
@@ -249,3 +250,11 @@ def test_without_pillow_the_pip_line_is_told(pets, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'minutia\[images\]'"):
         load_dataset(f"{pets}?size=3")
+
+
+def test_a_test_part_without_images_is_one_sentence(pets, tmp_path):
+    both = tmp_path / "both"
+    (both / "test" / "dog").mkdir(parents=True)
+    pets.rename(both / "train")
+    with pytest.raises(FileError, match=r"expected 1 to 500000 images in .*test, got none"):
+        load_dataset(str(both))

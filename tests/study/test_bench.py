@@ -162,6 +162,13 @@ def test_an_attack_that_cannot_be_made_is_a_row_with_a_reason(points, tmp_path):
     assert failed["failed"] == 2 and failed["n"] == 0 and "norm" in failed["why"][0]
 
 
+def test_a_curve_may_run_along_a_figure_of_the_card(points, tmp_path):
+    curve = {"title": "steps", "attack": "fine_tune_all(epochs={x})", "x": [1, 3], "along": "steps", "copies": 1}
+    plan = small(points, attacks=["noise"], curves=[curve], ancestor_epochs=0)
+    (found,) = bench.run(plan, tmp_path, Local(1)).table["methods"][0]["curves"]
+    assert [p["x"] for p in found["points"]] == [4, 12]  # 200 inputs of the thief in batches of 64
+
+
 def test_false_claims_are_tried_by_the_judges_own_null(points, tmp_path):
     plan = small(
         points, attacks=["noise"], claims=["transferable(probes=8,oversample=60)", "post_hoc(probes=30)"], ancestor_epochs=0

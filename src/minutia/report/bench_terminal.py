@@ -1,6 +1,6 @@
 """A study's table in a terminal: what each method is worth in a sentence, methods side by side, then what it rests on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from minutia.report import bench_words as say
@@ -64,9 +64,9 @@ def _sentences(console: "Console", table: Table) -> None:
     _heading(console, f"What the methods are worth at {percent(float(ALPHA))} false alarms")
     for line in say.lines(table):
         name = Text(line.name + (" (baseline)" if line.baseline else ""), "cyan")
-        console.print(Padding(Text.assemble(name, ": ", "; ".join(line.says), "."), (0, 0, 0, 2)))
+        console.print(Padding(Text.assemble(name, ": ", "; ".join(line.says), "."), (0, 0, 0, 2), expand=False))
         for reason in line.against:
-            console.print(Padding(Text(f"! {reason}", "red"), (0, 0, 0, 4)))
+            console.print(Padding(Text(f"! {reason}", "red"), (0, 0, 0, 4), expand=False))
 
 
 def _grid(heads: Sequence[str], first: int) -> "Grid":
@@ -76,7 +76,7 @@ def _grid(heads: Sequence[str], first: int) -> "Grid":
     grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     grid.add_column("", width=first, overflow="fold")
     for head in heads:
-        grid.add_column(head, justify="right", overflow="fold", vertical="bottom")
+        grid.add_column(head, justify="right", no_wrap=True, vertical="bottom")
     return grid
 
 
@@ -103,7 +103,7 @@ def _recognised(console: "Console", table: Table) -> None:
     groups = say.groups(table)
     if not groups:
         return
-    note = "matches/copies, 95 % interval of that rate; copies of one owner are alike, so no interval covers several rows"
+    note = "matches/copies, 95 % interval in percent; sums have none, because copies of one owner are alike"
     _heading(console, f"Copies recognised at {percent(float(ALPHA))} false alarms", note)
     first = _first([label for labels in groups.values() for label in labels])
     for methods in _in_columns(console, table, first):
@@ -114,8 +114,8 @@ def _recognised(console: "Console", table: Table) -> None:
                 cells = [_cell(say.attack_of(m, label)) for m in methods]
                 grid.add_row(_text(f"  {clean(label)}"), *cells)
         _group(grid, "all", [_sum(m, None) for m in methods])
-        for name, figures in (("queries to a match", _queries), ("AUC", _auc)):
-            grid.add_row(_text(f"  {name}"), *(_text(figures(m)) for m in methods))
+        for name, figure in _FIGURES.items():
+            grid.add_row(_text(f"  {name}"), *(_text(figure(m)) for m in methods))
         console.print(grid)
 
 
@@ -146,25 +146,21 @@ def _cell(attack: Entry | None) -> "Text":
 
 def _rate(rate: Entry) -> "Text":
     share = rate["rate"] or 0.0
-    return _text(f"{say.counts(rate)} {say.span(rate):>8}", "green" if share >= HIGH else "red" if share < LOW else "")
+    return _text(f"{say.counts(rate)} {say.bare(rate):>6}", "green" if share >= HIGH else "red" if share < LOW else "")
 
 
-def _queries(method: Entry) -> str:
-    """The middle of the attacks' medians, and the largest of their 90 % points."""
-    medians = sorted(a["queries_median"] for a in method["attacks"] if a["queries_median"] is not None)
-    most = max((a["queries_p90"] for a in method["attacks"] if a["queries_p90"] is not None), default=None)
-    return f"{say.number(medians[len(medians) // 2])}, 90 % {say.number(most)}" if medians else DASH
-
-
-def _auc(method: Entry) -> str:
-    return say.number(method["auc"])
+_FIGURES: Mapping[str, Callable[[Entry], str]] = {
+    "queries to a match, median": lambda m: say.queries(say.middle(say.figures(m, "queries_median"))),
+    "… 90 % of copies, slowest attack": lambda m: say.queries(max(say.figures(m, "queries_p90"), default=None)),
+    "AUC, all attacks": lambda m: say.number(m["auc"]),
+}
 
 
 def _accused(console: "Console", table: Table) -> None:
     """Rungs against methods: how many innocents matched, and how many rejections a valid test may give."""
     if not (rungs := say.rungs(table)):
         return
-    note = "matches/innocents, 95 % interval, ≤ rejections that a valid test gives in 97.5 % of such studies; ! more than that"
+    note = "matches/innocents, 95 % interval in percent, ≤ rejections that a valid test may give (! means more)"
     _heading(console, f"Innocents accused at {percent(float(ALPHA))}", note)
     first = _first([*rungs, "at 5 %, the deciding rung  "])
     for methods in _in_columns(console, table, first):
@@ -183,7 +179,7 @@ def _alarm(rung: Entry | None, alpha: str) -> "Text":
         return _text(DASH, "dim")
     rate = rung[alpha]
     beyond = rate["rejected"] > rate["bound"]
-    words = f"{say.counts(rate)} {say.span(rate)} ≤{rate['bound']}"
+    words = f"{say.counts(rate)} {say.bare(rate):>7} ≤{rate['bound']:<2}"
     return _text(words + (f" ! {rate['rejected']}" if beyond else ""), "bold red" if beyond else "")
 
 
@@ -191,14 +187,14 @@ def _claims(console: "Console", table: Table) -> None:
     """Forged fingerprints: innocents convicted by the published rule, and by the test."""
     if not table["claims"]:
         return
-    note = "a fingerprint forged so that innocents match: convicted/innocents"
+    note = "a fingerprint forged so that innocents match: convicted/innocents, 95 % interval in percent"
     _heading(console, "False claims", note)
-    grid = _grid(["known to\nthe accuser", "match rate\n≥ 0.75", f"test at\n{percent(float(ALPHA))}", "test at\n5 %"], 46)
+    grid = _grid(["known to\nthe accuser", "match rate\n≥ 0.75", f"test at\n{percent(float(ALPHA))}", "test at\n5 %"], 40)
     called = say.names(table)
     for claim in table["claims"]:
-        who = f"{clean(claim['claim'], 24)} · {called.get(claim['method'], clean(claim['method'], 24))}"
+        who = f"{clean(claim['claim'], 20)} · {called.get(claim['method'], clean(claim['method'], 24))}"
         seed = f" · seed {claim['seed']}" if "seed" in claim else ""
-        rates = [_text(f"{say.counts(claim[n])} {say.span(claim[n])}") for n in ("threshold", ALPHA, LOOSE)]
+        rates = [_text(f"{say.counts(claim[n])} {say.bare(claim[n]):>6}") for n in ("threshold", ALPHA, LOOSE)]
         grid.add_row(_text(who + seed), _text("yes" if claim["known_suspect"] else "no"), *rates)
     console.print(grid)
 
@@ -216,33 +212,31 @@ def _speed(console: "Console", table: Table) -> None:
 
 
 def _detail(console: "Console", method: Entry, name: str) -> None:
-    """Every figure of one method."""
-    note = "I inconclusive, N no match, lost in points of accuracy, bits of evidence per query"
+    """Every figure of one method; attacks without a copy to judge are set apart below."""
+    judged = [a for a in method["attacks"] if a["n"]]
+    if not judged:
+        return
+    note = "intervals in percent; I inconclusive; N no match; bits of evidence per query; lost in points of accuracy"
     _heading(console, f"{name} in detail", f"{clean(method['method'], 200)}\n{note}")
-    heads = ["n", "at 1 %", "at 5 %", "I", "N", "AUC", "queries\nhalf, 90 %", "bits", "lost"]
-    first = min(30, _first([a["attack"] for a in method["attacks"]]))
-    grid, group = _grid(heads, first), None
-    for attack in method["attacks"]:
-        if attack["group"] != group:
-            group = attack["group"]
-            grid.add_row(_text(clean(group) or "attacks", "bold cyan"))
-        grid.add_row(_text(f"  {clean(attack['attack'])}"), *(_text(c) for c in _figures(attack)))
+    first = _first([a["attack"] for a in judged])
+    grid = _grid(["n", "at 1 %", "at 5 %", "I", "N", "AUC", "queries\n½, 90 %", "bits", "lost"], first)
+    for group in dict.fromkeys(a["group"] for a in judged):
+        grid.add_row(_text(clean(group) or "attacks", "bold cyan"))
+        for attack in (a for a in judged if a["group"] == group):
+            grid.add_row(_text(f"  {clean(attack['attack'])}"), *(_text(c) for c in _figures(attack)))
     console.print(grid)
 
 
 def _figures(attack: Entry) -> list[str]:
-    if not attack["n"]:
-        return ["0", say.apart(attack)]
-    tpr, half = attack["tpr"], attack["queries_median"]
-    asked = DASH if half is None else f"{say.number(half)}, {say.number(attack['queries_p90'])}"
+    asked = [say.queries(attack[name]) for name in ("queries_median", "queries_p90")]
     return [
         str(attack["n"]),
-        say.span(tpr[ALPHA]),
-        say.span(tpr[LOOSE]),
+        say.bare(attack["tpr"][ALPHA]),
+        say.bare(attack["tpr"][LOOSE]),
         str(attack["inconclusive"]["hits"]),
         str(attack["no_match"]["hits"]),
         say.number(attack["auc"], 2),
-        asked,
+        DASH if attack["queries_median"] is None else ", ".join(asked),
         say.number(attack["bits_per_query"], 2),
         points(attack["accuracy_lost"]),
     ]
@@ -250,12 +244,14 @@ def _figures(attack: Entry) -> list[str]:
 
 def _set_apart(console: "Console", table: Table) -> None:
     """What is in no rate, one line each."""
+    from rich.table import Table as Grid
+
     if not (lines := say.set_apart(table)):
         return
     _heading(console, "Set apart", "in no rate above")
-    grid = _grid([], 38)
-    for column in ("how many", "why"):
-        grid.add_column("", overflow="fold", ratio=1 if column == "why" else None)
-    for label, count, why in lines:
-        grid.add_row(_text(clean(label)), _text(count), _text(why))
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    for width in (min(LABEL, 38), 18, None):
+        grid.add_column(width=width, overflow="fold")
+    for cells in lines:
+        grid.add_row(*(_text(clean(cell, 260)) for cell in cells))
     console.print(grid)

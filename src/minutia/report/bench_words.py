@@ -3,6 +3,7 @@
 A table is plain data of the schema ``minutia.table/1``; everything here only reads it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -123,6 +124,24 @@ def counts(rate: Entry | None) -> str:
     return f"{rate['hits']}/{rate['n']}" if rate and rate["n"] else DASH
 
 
+def bare(rate: Entry | None) -> str:
+    """The interval in percent without the sign, for columns that name the unit.
+
+    >>> bare({"n": 15, "low": 0.782, "high": 1.0})
+    '78–100'
+    """
+    return span(rate).removesuffix(" %")
+
+
+def queries(value: float | None) -> str:
+    """A number of queries, rounded up: half a query cannot be asked.
+
+    >>> queries(12.5), queries(None)
+    ('13', '–')
+    """
+    return DASH if value is None else f"{math.ceil(value - 1e-9)}"
+
+
 def span(rate: Entry | None) -> str:
     """The interval, its ends rounded outwards; nothing where nobody was counted.
 
@@ -196,12 +215,22 @@ def _recognised(method: Entry) -> str:
     judged = [a for a in method["attacks"] if a["n"]]
     every = sum(a["tpr"][ALPHA]["hits"] == a["n"] for a in judged)
     none = [a["attack"] for a in judged if not a["tpr"][ALPHA]["hits"]]
-    asked = [a["queries_median"] for a in judged if a["queries_median"] is not None]
-    soon = f", typically after {number(sorted(asked)[len(asked) // 2])} queries" if asked else ""
+    asked = figures(method, "queries_median")
+    soon = f", typically after {queries(middle(asked))} queries" if asked else ""
     where = f"every copy in {every} of {plural(len(judged), 'attack')}" if every else ""
     nowhere = f"no copy of {some(none, 4)}" if none else ""
     inside = "; ".join(part for part in (where, nowhere) if part)
     return f"recognises {hits} of {plural(n, 'copy')}{soon}" + (f" ({inside})" if inside else "")
+
+
+def middle(values: Sequence[float]) -> float | None:
+    """The upper median; None of nothing."""
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def figures(method: Entry, name: str) -> list[float]:
+    """One figure of every attack on which it was measured."""
+    return [a[name] for a in method["attacks"] if a[name] is not None]
 
 
 def _accused(method: Entry) -> str:

@@ -254,6 +254,28 @@ def type_one_bound(trials: int, m: int, alpha: float, confidence: float = 0.975)
     return int(betabinom.ppf(confidence, trials, k, m + 1 - k)) if k else 0
 
 
+def type_one_bound_over(
+    sizes: Sequence[tuple[int, int]], alpha: float, confidence: float = 0.975, least: float = 1e-12
+) -> int:
+    """Return the bound of ``type_one_bound`` for the false alarms of several studies together.
+
+    ``sizes`` holds (trials, m) per study, each with a null set of its own. The bound is a point of the distribution of
+    the sum: adding the studies' own bounds would allow too little where they are small, and too much where they are
+    large. Raises ValueError as ``type_one_bound`` does.
+
+    >>> type_one_bound_over([(300, 99)], 0.01), type_one_bound_over([(2, 99)] * 3, 0.01)
+    (12, 1)
+    """
+    from scipy.stats import betabinom
+
+    whole = np.ones(1)
+    for trials, m in sizes:
+        type_one_bound(trials, m, alpha, confidence)
+        if k := critical_rank(alpha, m):
+            whole = np.convolve(whole, betabinom.pmf(np.arange(trials + 1), trials, k, m + 1 - k))
+    return int(np.searchsorted(np.cumsum(whole), confidence - least))
+
+
 def redrawn_rate(
     scores: ArrayLike,
     m: int,

@@ -39,6 +39,9 @@ def folder_parts(folder: Path, options: Options) -> Parts:
             f"expected a folder with one subfolder of images per class, got {len(names)} subfolders in {top}: "
             "give an .npz file, or sort the images into folders"
         )
+    empty = [c for c in _classes(top) if not _images(c)]
+    if empty:
+        raise FileError(f"expected images ({' '.join(sorted(SUFFIXES))}) in every class, got none in {empty[0]}")
     test = folder / "test"
     reading = _Reading(size, switch(options, "gray"))
     train_pair = reading.part(top, names)

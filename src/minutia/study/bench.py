@@ -46,6 +46,7 @@ class Suspect:
     curve: str = ""
     x: float | None = None
     only: str = ""
+    along: str = ""
     house: str = "scratch"
 
 
@@ -328,7 +329,9 @@ def _row(suspect: Suspect, method: str, found: dict[str, Any]) -> dict[str, Any]
     }
     state = {"state": "failed", "why": str(found["failed"])} if "failed" in found else {}
     who = found.get("model") or f"{suspect.label or suspect.kind} {suspect.number}"
-    return {**named, "method": method, "suspect": f"{who} {suspect.serving}".strip(), "fidelity": {}, **found, **state}
+    found = {"fidelity": {}, **found}
+    place = {"x": found["fidelity"].get(suspect.along, suspect.x)}
+    return {**named, **place, "method": method, "suspect": f"{who} {suspect.serving}".strip(), **found, **state}
 
 
 def _suspect(house: House, parent: Entry, truth: str, wanted: Wanted, number: int, method: str) -> Suspect:
@@ -347,6 +350,7 @@ def _suspect(house: House, parent: Entry, truth: str, wanted: Wanted, number: in
         wanted.curve,
         wanted.x,
         method,
+        wanted.along,
     )
 
 

@@ -65,11 +65,15 @@ class Counts(_Part):
 
 
 class Curve(_Part):
-    """One attack with a parameter that grows: ``attack`` holds ``{x}``, which takes the values ``x``."""
+    """One attack with a parameter that grows: ``attack`` holds ``{x}``, which takes the values ``x``.
+
+    ``along`` names what the axis shows instead of these values: a figure of the card, such as steps or inputs.
+    """
 
     title: str
     attack: str
     x: Annotated[tuple[float, ...], Field(min_length=2)]
+    along: Literal["", "steps", "inputs", "queries", "weights_changed", "weight_distance"] = ""
     copies: Annotated[int, Field(ge=1)] = 2
 
 
@@ -177,6 +181,7 @@ class Wanted(NamedTuple):
     curve: str
     x: float | None
     copies: int
+    along: str = ""
 
 
 def study_attacks(study: Study) -> Iterator[Wanted]:
@@ -188,7 +193,7 @@ def study_attacks(study: Study) -> Iterator[Wanted]:
             raise UsageError(f"expected {{x}} in the attack of curve {curve.title!r}, got {curve.attack!r}")
         for x in curve.x:
             key = curve.attack.replace("{x}", f"{x:g}")
-            yield Wanted(key, catalog.attack(key).key, group_of(key), curve.title, x, curve.copies)
+            yield Wanted(key, catalog.attack(key).key, group_of(key), curve.title, x, curve.copies, curve.along)
 
 
 def _labels(study: Study) -> list[str]:
