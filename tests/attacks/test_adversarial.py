@@ -128,7 +128,9 @@ def test_boundary_points_are_where_two_classes_meet_and_keep_the_true_label():
     attack = BoundaryTraining(points=3)
     material = replace(THIEF, levels=None)
     found, true = attack.boundary(TOY, THIEF.inputs, THIEF.labels, material, rng())
-    assert 300 < len(found) <= 480 and np.isin(true, THIEF.labels).all()
+    assert 300 < len(found) == len(true) <= 480
+    _, named = attack.boundary(TOY, THIEF.inputs, np.full(160, 3), material, rng())
+    assert set(named) == {3} and set(true) == set(range(5))
     two = np.sort(TOY.linearise(found)[0], axis=1)[:, -3:]
     typical = np.ptp(np.sort(TOY.linearise(THIEF.inputs)[0], axis=1)[:, -2:], axis=1).mean()
     assert np.median(np.minimum(two[:, 2] - two[:, 1], two[:, 2] - two[:, 0])) < 0.1 * typical

@@ -63,6 +63,15 @@ def test_without_steering_features_stay_nearer(digits):
     assert moved(steered, victim, x) > 1.3 * moved(free, victim, x)
 
 
+def test_a_schedule_spans_all_rounds():
+    made = [
+        RemovalNet(epochs=rounds, rounds=rounds, schedule=schedule).apply(TOY, THIEF, rng()).card.id
+        for rounds in (1, 4)
+        for schedule in ("constant", "cosine")
+    ]
+    assert made[0] == made[1] and made[2] != made[3]
+
+
 def test_crafted_targets_are_a_bounded_walk_away_and_never_negative():
     features = np.abs(rng().normal(size=(50, 6))).astype(np.float32)
     found = RemovalNet(turns=20, pace=0.01).crafted(features, rng())

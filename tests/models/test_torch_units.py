@@ -117,7 +117,9 @@ LEFT_OUT = {
     "sum of unlike": (
         images(
             lambda m, x: m.c((m.b(m.a(x)) + m.d(x)).flatten(1)),
-            **{"b": nn.Conv2d(4, 8, 1), "d": nn.Linear(8, 8), "c": nn.Linear(512, 5)},
+            b=nn.Conv2d(4, 8, 1),
+            d=nn.Linear(8, 8),
+            c=nn.Linear(512, 5),
         ),
         {"a"},
     ),

@@ -1,4 +1,4 @@
-"""A study's table in a terminal: what each method is worth in a sentence, methods side by side, then what it rests on."""
+"""A study's table in a terminal: each method in a sentence, methods side by side, then what that rests on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -160,7 +160,7 @@ def _accused(console: "Console", table: Table) -> None:
     """Rungs against methods: how many innocents matched, and how many rejections a valid test may give."""
     if not (rungs := say.rungs(table)):
         return
-    note = "matches/innocents, 95 % interval in percent, ≤ rejections that a valid test may give (! means more)"
+    note = "matches/innocents, 95 % interval in percent, ≤ rejections that a valid test may give"
     _heading(console, f"Innocents accused at {percent(float(ALPHA))}", note)
     first = _first([*rungs, "at 5 %, the deciding rung  "])
     for methods in _in_columns(console, table, first):
@@ -179,35 +179,42 @@ def _alarm(rung: Entry | None, alpha: str) -> "Text":
         return _text(DASH, "dim")
     rate = rung[alpha]
     beyond = rate["rejected"] > rate["bound"]
-    words = f"{say.counts(rate)} {say.bare(rate):>7} ≤{rate['bound']:<2}"
-    return _text(words + (f" ! {rate['rejected']}" if beyond else ""), "bold red" if beyond else "")
+    bound = f"({rate['rejected']} > {rate['bound']})" if beyond else f"≤{rate['bound']:<2}"
+    return _text(f"{say.counts(rate)} {say.bare(rate):>7} {bound}", "bold red" if beyond else "")
 
 
 def _claims(console: "Console", table: Table) -> None:
-    """Forged fingerprints: innocents convicted by the published rule, and by the test."""
+    """Forged fingerprints: innocents convicted by the published rule, and by the judge."""
     if not table["claims"]:
         return
     note = "a fingerprint forged so that innocents match: convicted/innocents, 95 % interval in percent"
     _heading(console, "False claims", note)
-    grid = _grid(["known to\nthe accuser", "match rate\n≥ 0.75", f"test at\n{percent(float(ALPHA))}", "test at\n5 %"], 40)
-    called = say.names(table)
+    heads = ["probes\nchosen", "match rate\n≥ 0.75", f"judge at\n{percent(float(ALPHA))}", "judge at\n5 %"]
+    grid, called = _grid(heads, LABEL), say.names(table)
     for claim in table["claims"]:
         who = f"{clean(claim['claim'], 20)} · {called.get(claim['method'], clean(claim['method'], 24))}"
         seed = f" · seed {claim['seed']}" if "seed" in claim else ""
-        rates = [_text(f"{say.counts(claim[n])} {say.bare(claim[n]):>6}") for n in ("threshold", ALPHA, LOOSE)]
-        grid.add_row(_text(who + seed), _text("yes" if claim["known_suspect"] else "no"), *rates)
+        grid.add_row(_text(clean(who + seed, 100)), *(_text(cell) for cell in _claim(claim)))
     console.print(grid)
+
+
+def _claim(claim: Entry) -> list[str]:
+    if "failed" in claim:
+        return [f"could not be made: {clean(claim['failed'], 36)}"]
+    rates = [f"{say.counts(claim[name])} {say.bare(claim[name]):>6}" for name in ("threshold", ALPHA, LOOSE)]
+    return ["after seeing" if claim["known_suspect"] else "before", *rates]
 
 
 def _speed(console: "Console", table: Table) -> None:
     """What enrolling and judging took."""
-    _heading(console, "Time", "medians on one thread; other models are the unrelated ones and copies that enrolment uses")
-    grid = _grid(["probes", "null\nmodels", "enrolment", "other\nmodels", "one\nsuspect", "AUC", "ARUC"], 30)
+    _heading(
+        console, "Time", "medians on one thread; other models are the unrelated ones and copies that enrolment uses"
+    )
+    grid = _grid(["probes", "null\nmodels", "enrolment", "other\nmodels", "one\nsuspect"], 30)
     for m in say.ordered(table):
         times = [say.seconds(m[name]) for name in ("extract_seconds", "auxiliary_seconds", "verify_seconds")]
         sizes = [say.number(m["probes"]), say.number(m["calibrators"])]
-        cells = [*sizes, *times, say.number(m["auc"]), say.number(m["aruc"])]
-        grid.add_row(_text(say.names(table)[m["method"]], "cyan"), *(_text(c) for c in cells))
+        grid.add_row(_text(say.names(table)[m["method"]], "cyan"), *(_text(c) for c in (*sizes, *times)))
     console.print(grid)
 
 
@@ -216,8 +223,9 @@ def _detail(console: "Console", method: Entry, name: str) -> None:
     judged = [a for a in method["attacks"] if a["n"]]
     if not judged:
         return
-    note = "intervals in percent; I inconclusive; N no match; bits of evidence per query; lost in points of accuracy"
-    _heading(console, f"{name} in detail", f"{clean(method['method'], 200)}\n{note}")
+    note = "intervals in percent; I inconclusive, N no match; lost in points"
+    ranks = f"over all attacks: AUC {say.number(method['auc'])}, ARUC {say.number(method['aruc'])}"
+    _heading(console, f"{name} in detail", f"{clean(method['method'], 200)}\n{ranks}; {note}")
     first = _first([a["attack"] for a in judged])
     grid = _grid(["n", "at 1 %", "at 5 %", "I", "N", "AUC", "queries\n½, 90 %", "bits", "lost"], first)
     for group in dict.fromkeys(a["group"] for a in judged):

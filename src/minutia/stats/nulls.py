@@ -6,6 +6,7 @@ p-value that its null could give, and says of which kind the null is, because on
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
@@ -254,9 +255,7 @@ def type_one_bound(trials: int, m: int, alpha: float, confidence: float = 0.975)
     return int(betabinom.ppf(confidence, trials, k, m + 1 - k)) if k else 0
 
 
-def type_one_bound_over(
-    sizes: Sequence[tuple[int, int]], alpha: float, confidence: float = 0.975, least: float = 1e-12
-) -> int:
+def type_one_bound_over(sizes: Sequence[tuple[int, int]], alpha: float, confidence: float = 0.975) -> int:
     """Return the bound of ``type_one_bound`` for the false alarms of several studies together.
 
     ``sizes`` holds (trials, m) per study, each with a null set of its own. The bound is a point of the distribution of
@@ -273,7 +272,7 @@ def type_one_bound_over(
         type_one_bound(trials, m, alpha, confidence)
         if k := critical_rank(alpha, m):
             whole = np.convolve(whole, betabinom.pmf(np.arange(trials + 1), trials, k, m + 1 - k))
-    return int(np.searchsorted(np.cumsum(whole), confidence - least))
+    return int(np.searchsorted(np.cumsum(whole), confidence - 1e-12))
 
 
 def redrawn_rate(

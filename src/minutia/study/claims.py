@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from minutia import catalog
 from minutia.core.fingerprint import HARDEST_RUNG
-from minutia.stats.nulls import type_one_bound
+from minutia.stats.nulls import type_one_bound_over
 from minutia.storage.models import Entry, ModelStore
 from minutia.study.cases import ALPHAS, Forge, Trial
 from minutia.study.table import rate
@@ -98,6 +98,6 @@ def _claim(claim: str, method: str, groups: Sequence[tuple[int, list[dict[str, A
         m = rows[0]["m"] if rows else 0
         rejected = sum(row["p"][level] is not None and row["p"][level] <= alpha + 1e-12 for row in rows)
         matched = sum(row["outcome"][level] == "match" for row in rows)
-        bound = sum(type_one_bound(n, m, alpha) for n in by_seed.values()) if m else None
+        bound = type_one_bound_over([(n, m) for n in by_seed.values()], alpha) if m else None
         found[level] = {**rate(matched, len(rows)), "rejected": rejected, "bound": bound}
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.stats.intervals import clopper_pearson
-from minutia.stats.nulls import type_one_bound
+from minutia.stats.nulls import type_one_bound_over
 from minutia.stats.ranking import aruc, auc
 from minutia.storage.tables import SCHEMA, digest
 
@@ -115,7 +115,7 @@ def _rung(rung: str, rows: Sequence[Row]) -> dict[str, Any]:
     groups = [list(some) for _, some in _by("seed", rows)]
     for alpha in ALPHAS:
         rejected = sum(row["p"][alpha] is not None and row["p"][alpha] <= float(alpha) + 1e-12 for row in rows)
-        bound = sum(type_one_bound(len(some), some[0]["m"], float(alpha)) for some in groups)
+        bound = type_one_bound_over([(len(some), some[0]["m"]) for some in groups], float(alpha))
         found[alpha] = {**rate(_matches(rows, alpha), len(rows)), "rejected": rejected, "bound": bound}
     found["inconclusive"] = rate(_outcomes(rows, "inconclusive"), len(rows))
     found["no_match"] = rate(_outcomes(rows, "no-match"), len(rows))
