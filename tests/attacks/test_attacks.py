@@ -169,7 +169,7 @@ def test_parameters_that_cannot_work_are_refused(key):
     "key", ["fine_tune_all(epochs=-1)", "distil(temperature=0.0)", "extract_labels(learning_rate=0.0)"]
 )
 def test_a_plan_that_cannot_work_is_refused_when_it_is_carried_out(key):
-    with pytest.raises(UsageError, match="expected (a )?positive"), np.errstate(all="ignore"):
+    with pytest.raises(UsageError, match=r"expected (a )?positive"), np.errstate(all="ignore"):
         catalog.attack(key).apply(TOY, THIEF, rng())
 
 

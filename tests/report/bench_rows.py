@@ -1,4 +1,4 @@
-"""Rows as a study makes them, from random numbers instead of models: three methods, three seeds, everything that occurs."""
+"""Rows as a study makes them, from random numbers instead of models: three methods and seeds, all that occurs."""
 
 from functools import cache
 

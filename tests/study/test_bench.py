@@ -171,7 +171,10 @@ def test_a_curve_may_run_along_a_figure_of_the_card(points, tmp_path):
 
 def test_false_claims_are_tried_by_the_judges_own_null(points, tmp_path):
     plan = small(
-        points, attacks=["noise"], claims=["transferable(probes=8,oversample=60)", "post_hoc(probes=30)"], ancestor_epochs=0
+        points,
+        attacks=["noise"],
+        claims=["transferable(probes=8,oversample=60)", "post_hoc(probes=30)"],
+        ancestor_epochs=0,
     )
     general, tailored = bench.run(plan, tmp_path, Local(1)).table["claims"]
     assert "failed" not in general and "failed" not in tailored, (general, tailored)

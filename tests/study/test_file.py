@@ -89,7 +89,7 @@ def test_what_is_wrong_is_said_in_one_sentence(change, words):
     with pytest.raises((UsageError, FileError)) as caught:
         changed(**change)
     text = str(caught.value)
-    assert text.startswith("expected ") and "got " in text or "found " in text, text
+    assert text.startswith("expected ") and ("got " in text or "found " in text), text
     for word in words:
         assert word in text, text
 

@@ -166,7 +166,10 @@ def test_a_failure_is_no_result_for_who_insists_and_a_later_success_is_kept(stor
 def test_one_broken_job_in_a_bundle_spoils_no_other(store, log):
     jobs = [Square(n, log, bundle="b", breaks="model" if n == 3 else "") for n in range(6)]
     found = perform(store, jobs, Local(1), tolerant=True)
-    assert [v.get("square") for v in found] == [0, 1, 4, None, 16, 25] and found[3] == {"failed": "no luck", "error": "ModelError"}
+    assert [v.get("square") for v in found] == [0, 1, 4, None, 16, 25] and found[3] == {
+        "failed": "no luck",
+        "error": "ModelError",
+    }
 
 
 @pytest.mark.parametrize(("breaks", "kind"), [("file", FileError), ("disk", OSError)])

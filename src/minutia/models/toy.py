@@ -123,7 +123,9 @@ class ToyClassifier:
         """The same architecture with the weights of a file, as a model of its own."""
         found = ToyClassifier(_read_weights(path), spec)
         if found._sizes() != self._sizes():
-            raise ModelError(f"expected weights of {self.spec}, got sizes {found._sizes()} in {path}: name their own sizes")
+            raise ModelError(
+                f"expected weights of {self.spec}, got sizes {found._sizes()} in {path}: name their own sizes"
+            )
         return found
 
     def _child(self, weights: Mapping[str, Array]) -> "ToyClassifier":

@@ -19,7 +19,14 @@ from minutia.models.toy import ToyClassifier
 from minutia.storage.files import load_fingerprint, save_fingerprint
 
 CORE = ("numpy", "scipy", "safetensors", "typer", "rich", "pydantic", "sqlalchemy", "jinja2", "cryptography")
-EXTRAS = {"torch": "torch", "onnxruntime": "onnx", "scikit-learn": "sklearn"}
+EXTRAS = {
+    "torch": "torch",
+    "onnxruntime": "onnx",
+    "scikit-learn": "sklearn",
+    "pillow": "images",
+    "pyarrow": "parquet",
+    "ray": "ray",
+}
 
 
 @dataclass(frozen=True)
