@@ -19,6 +19,7 @@ from minutia.stats import (
     redrawn_rate,
     rounded,
     type_one_bound,
+    type_one_bound_over,
 )
 
 scores = st.floats(-1e6, 1e6, allow_nan=False)
@@ -190,6 +191,25 @@ def test_an_unknown_kind_of_test_is_refused():
 @pytest.mark.parametrize(("alpha", "bound"), [(0.01, 12), (0.05, 32), (0.005, 0)])
 def test_false_alarms_a_valid_test_may_show_among_300(alpha, bound):
     assert type_one_bound(300, 99, alpha) == bound
+
+
+@pytest.mark.parametrize(
+    ("sizes", "alpha"), [([(60, 99)] * 2, 0.01), ([(2, 99)] * 5, 0.01), ([(300, 99), (30, 199)], 0.05)]
+)
+def test_false_alarms_of_several_studies_stay_within_their_common_bound_as_often_as_promised(sizes, alpha):
+    rng = np.random.default_rng(0)
+    ranks = [(trials, m, critical_rank(alpha, m)) for trials, m in sizes]
+    alarms = sum(rng.binomial(trials, rng.beta(k, m + 1 - k, 200_000)) for trials, m, k in ranks)
+    bound = type_one_bound_over(sizes, alpha)
+    assert np.mean(alarms <= bound) >= 0.975 - 0.002
+    assert np.mean(alarms <= bound - 1) < 0.975 + 0.002
+
+
+def test_the_common_bound_of_one_study_is_its_own_and_a_null_that_cannot_reject_allows_nothing():
+    assert type_one_bound_over([(300, 99)], 0.05) == type_one_bound(300, 99, 0.05)
+    assert type_one_bound_over([(300, 98)] * 3, 0.01) == type_one_bound_over([], 0.01) == 0
+    with pytest.raises(ValueError, match="trials"):
+        type_one_bound_over([(3, 99), (-1, 99)], 0.01)
 
 
 def test_the_full_p_of_a_label_e_process():

@@ -1,6 +1,7 @@
 """A real Ray cluster on this machine: nodes that are processes, with temporary folders of their own."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -9,10 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
 MEMORY = "--object-store-memory=100000000"
+
+COUNT = """
+import sys
+import ray
+ray.init(sys.argv[1], logging_level=40, log_to_driver=False)
+print("alive:", sum(node["Alive"] for node in ray.nodes()))
+"""
 
 
 class Cluster:
@@ -26,7 +35,7 @@ class Cluster:
         self.environment = os.environ | {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(16),
-            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": str(Path(__file__).parent),  # code that jobs name must be importable on every node
             "RAY_health_check_period_ms": "500",
             "RAY_health_check_failure_threshold": "3",
         }
@@ -93,27 +102,23 @@ class Cluster:
             socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
         except OSError:
             return 0
-        code = "import sys, ray; ray.init(sys.argv[1], logging_level=40); print(sum(n['Alive'] for n in ray.nodes()))"
         done = subprocess.run(
-            [sys.executable, "-c", code, self.address],
+            [sys.executable, "-c", COUNT, self.address],
             env=self.environment,
             capture_output=True,
             text=True,
         )
-        return int(done.stdout.split()[-1]) if done.stdout.split() else 0
+        found = re.search(r"alive: (\d+)", done.stdout)
+        return int(found[1]) if found else 0
 
 
 def kill(node):
     """End a node at once, as a power cut does."""
     for process in (*_raylets(node.pid), node.pid):
-        try:
+        with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(node.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     node.wait()
 
 

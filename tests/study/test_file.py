@@ -83,6 +83,8 @@ def test_curves_take_the_values_of_their_parameter():
         ({"counts": {"copies": 0}}, ["counts.copies", "got 0"]),
         ({"curves": [{"title": "a", "attack": "noise", "x": [1, 2]}]}, ["{x}"]),
         ({"data": {**PLAIN["data"], "thief": "sklearn:nothing"}}, ["sklearn:nothing"]),
+        ({"model": {**PLAIN["model"], "other": "torch:minutia.study.architectures:none"}}, ["'none'"]),
+        ({"model": {**PLAIN["model"], "other": "toi:mlp"}}, ["did you mean toy?"]),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(change, words):

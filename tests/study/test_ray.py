@@ -1,9 +1,6 @@
 """The engine for a cluster on a real one: two nodes, the same digests, nodes that die and nodes that join."""
 
 import json
-import sys
-import time
-from pathlib import Path
 
 import clusters
 import drivers
@@ -29,7 +26,7 @@ def points(tmp_path):
     return drivers.points(tmp_path / "points.npz")
 
 
-def built(cluster, tmp_path, kind, data, wait=True):
+def built(cluster, tmp_path, kind, data):
     """A driver that builds the zoo of that kind on the cluster."""
     arguments = [tmp_path / "store", kind, data, tmp_path / "log", "1", "ray", cluster.address]
     return cluster.driver(drivers.__file__, *arguments)
@@ -55,9 +52,7 @@ def files(store):
 
 def call(cluster, program, *arguments):
     """Run a few lines in a driver; they leave what they found in ``found``."""
-    head = f"import sys; sys.path.insert(0, {str(Path(drivers.__file__).parent)!r})\n"
-    tail = "\nimport json; print(json.dumps(found))"
-    return finished(cluster.driver("-c", head + program + tail, *arguments))
+    return finished(cluster.driver("-c", f"{program}\nimport json; print(json.dumps(found))", *arguments))
 
 
 # --- the same digests
@@ -116,8 +111,9 @@ with RayEngine({cluster.address!r}, gpus=0.5) as engine:
 
 def test_errors_come_back_as_themselves(cluster, tmp_path):
     program = f"""
-from jobs_on_nodes import Fail
+import inspect, sys, types
 from pathlib import Path
+from jobs_on_nodes import Fail
 from minutia.core.errors import FileError
 from minutia.storage.models import ModelStore
 from minutia.study.ray_engine import RayEngine
@@ -130,13 +126,22 @@ with RayEngine({cluster.address!r}) as engine:
             perform(store, [Fail(how)], engine)
         except Exception as error:
             found.append([type(error).__name__, str(error)])
+    sys.modules["only_here"] = module = types.ModuleType("only_here")
+    exec(inspect.getsource(sys.modules["jobs_on_nodes"]).replace('f"fail', 'f"only here'), module.__dict__)
+    try:
+        perform(store, [module.Fail("")], engine)
+    except Exception as error:
+        found.append([type(error).__name__, str(error)])
     found.append(perform(store, [Fail("value"), Fail("")], engine, tolerant=True))
 """
-    file, disk, missing, died, values = call(cluster, program)
+    file, disk, missing, died, unknown, values = call(cluster, program)
     assert file == ["FileError", "no luck"] and disk == ["OSError", "no luck"]
     assert missing[0] == "FileError" and "build the model again" in missing[1]
     assert died[0] == "ModelError" and "run the same command again, finished models are kept" in died[1]
-    assert values == [{"failed": "ValueError: no luck"}, {"done": 1}], "the engine goes on after all of them"
+    assert unknown[0] == "ModelError" and "No module named 'only_here'" in unknown[1] and len(unknown[1]) < 400
+    assert values == [{"failed": "ValueError: no luck", "error": "ValueError"}, {"done": 1}], (
+        "the engine goes on after all of them"
+    )
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nonsense", "head.invalid:6379"])

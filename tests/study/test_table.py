@@ -7,7 +7,7 @@ import pytest
 
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.stats.intervals import clopper_pearson
-from minutia.stats.nulls import type_one_bound
+from minutia.stats.nulls import type_one_bound_over
 from minutia.study.table import About, digest, rate, table
 
 ABOUT = About("by hand", (1, 2), ("plain",), {"counts": 3}, "2026-01-01", (), ())
@@ -93,7 +93,7 @@ def test_a_rung_shows_false_alarms_rejections_and_the_bound_per_null_set():
     rows += [innocent("other architecture, same data", seed=1)]
     hardest, other = method(rows)["rungs"]
     assert (hardest["rung"], hardest["n"], hardest["decides"], other["decides"]) == (HARDEST_RUNG, 120, True, False)
-    assert hardest["0.01"] == {**rate(1, 120), "rejected": 1, "bound": 2 * type_one_bound(60, 99, 0.01)}
+    assert hardest["0.01"] == {**rate(1, 120), "rejected": 1, "bound": type_one_bound_over([(60, 99)] * 2, 0.01)}
     assert other["0.01"]["hits"] == 0 and other["n"] == 1
 
 

@@ -1,128 +1,232 @@
-"""The pictures of a study's page: false alarms against their bounds, rates along a parameter, rates against queries."""
+"""The pictures of a study's page: intervals, false alarms against their bounds, and one small panel per method.
 
+Panels show one method in full and the others as faint lines behind it, so that no reader has to tell colours apart.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minutia.report import bench_words as w
 from minutia.report import svg
+from minutia.report.bench_words import ALPHA, LOOSE, Entry, Table
 from minutia.report.svg import Scale, Svg
 from minutia.report.words import clean, percent
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 760.0, 52.0, 200.0, 30.0, 46.0
-HEIGHT = 262.0
-LADDER_LEFT, LADDER_RIGHT, LANE = 240.0, 190.0, 19.0
-ALPHA = 0.01
+PANEL, HIGH, SIDE, TOP, BOTTOM = 264.0, 160.0, 42.0, 26.0, 136.0
+TICK = 7.0
+"""Pixels per character of a tick's label."""
+WIDE, LEFT, RIGHT, LANE = 760.0, 196.0, 170.0, 20.0
+FEW = 20
+"""Rungs with fewer innocents do not stretch the axis: their intervals leave the picture."""
 
 
-class Series(NamedTuple):
-    """One method's points (x, rate, low, high); without an interval low and high are the rate."""
+class Point(NamedTuple):
+    """One place along an axis: what stands under it, the rate there (None if nobody was judged), and a tooltip."""
+
+    x: float
+    label: str
+    rate: Entry | None
+    tooltip: str
+    apart: bool = False
+
+
+class Curve(NamedTuple):
+    """One method along an axis."""
 
     name: str
-    points: Sequence[tuple[float, float, float, float]]
+    baseline: bool
+    points: Sequence[Point]
 
 
-def lines(series: Sequence[Series], x_title: str, label: str, *, log: bool = False, hollow: Any = ()) -> Svg:
-    """Rates with interval bands along one axis, each method's name at the end of its line.
-
-    ``hollow`` are (series number, x, rate) of points whose copies are destroyed, drawn apart.
-    """
-    xs = [x for s in series for x, *_ in s.points] + [x for _, x, _ in hollow]
-    low, high = (min(xs), max(xs)) if xs else (0.0, 1.0)
-    across = Scale(low, high if high > low else low + 1, LEFT, WIDTH - RIGHT, log=log and low > 0)
-    up = Scale(0, 1, HEIGHT - BOTTOM, TOP)
-    parts = [_frame(across, up, x_title)]
-    names = svg.stacked([up(s.points[-1][1]) for s in series if s.points], 15, 200) if series else []
-    for number, (one, shift) in enumerate(zip([s for s in series if s.points], names, strict=True)):
-        parts.append(_series(one, number, across, up, shift))
-    parts += [
-        svg.tag("circle", svg.tag("title", "destroyed"), cx=across(x), cy=up(y), r=4.0, class_=f"hollow series-{n % 6}")
-        for n, x, y in hollow
-    ]
-    return svg.picture(WIDTH, HEIGHT, label, *parts)
-
-
-def _series(one: Series, number: int, across: Scale, up: Scale, shift: float) -> Svg:
-    """A band, a line, its marks, and the name at its end."""
-    look = f"series-{number % 6}"
-    band = [(across(x), up(high)) for x, _, _, high in one.points]
-    band += [(across(x), up(low)) for x, _, low, _ in reversed(one.points)]
-    parts = [svg.polygon(band, f"band {look}")] if any(low < high for _, _, low, high in one.points) else []
-    parts.append(svg.polyline([(across(x), up(y)) for x, y, _, _ in one.points], f"line {look}"))
-    parts += [
-        _dot(number, across(x), up(y), f"{one.name}: {percent(y)} ({percent(low, 'down')} to {percent(high, 'up')})")
-        for x, y, low, high in one.points
-    ]
-    x, y, *_ = one.points[-1]
-    end = up(y) + shift
-    if abs(shift) > 1:
-        parts.append(svg.line(across(x) + 6, up(y), across(x) + 12, end, "rail"))
-    parts.append(svg.text(across(x) + 14, end + 4, clean(one.name, 28), class_=f"label name {look}"))
-    return svg.joined(parts)
-
-
-def _dot(number: int, x: float, y: float, tooltip: str) -> Svg:
-    """A method shows in the shape of its marks as well as in the colour."""
-    inside, name, r = svg.tag("title", tooltip), f"dot series-{number % 6}", 3.6
-    if number % 3 == 1:
-        return svg.tag("rect", inside, x=x - r, y=y - r, width=2 * r, height=2 * r, class_=name)
-    if number % 3 == 2:
-        corners = f"{x:.1f},{y - 1.3 * r:.1f} {x + 1.2 * r:.1f},{y + r:.1f} {x - 1.2 * r:.1f},{y + r:.1f}"
-        return svg.tag("polygon", inside, points=corners, class_=name)
-    return svg.tag("circle", inside, cx=x, cy=y, r=r, class_=name)
-
-
-def _frame(across: Scale, up: Scale, x_title: str) -> Svg:
-    """Rails with percentages, ticks along the bottom, and what the axis shows."""
-    parts = []
-    for rate in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(svg.line(LEFT, up(rate), WIDTH - RIGHT, up(rate), "axis" if not rate else "rail"))
-        parts.append(svg.text(LEFT - 8, up(rate) + 4, f"{rate:.0%}", "end"))
-    for tick in across.ticks():
-        parts.append(svg.line(across(tick), up(0), across(tick), up(0) + 4, "axis"))
-        parts.append(svg.text(across(tick), up(0) + 17, f"{tick:g}", "middle"))
-    parts.append(svg.text((LEFT + WIDTH - RIGHT) / 2, up(0) + 36, clean(x_title, 80), "middle", "label axis-title"))
-    return svg.joined(parts)
-
-
-def ladder(table: Mapping[str, Any]) -> Svg:
-    """Matches among innocents per rung and method: the rate, its interval, and alpha as a line."""
-    methods, called = w.ordered(table), w.names(table)
-    rungs = w.rungs(table)
-    found = [(name, m, r) for name in rungs for m in methods if (r := w.rung_of(m, name)) and r["n"]]
-    most = max([0.02, *(min(1.0, r[w.ALPHA]["high"]) for _, _, r in found)])
-    across = Scale(0, most, LADDER_LEFT, WIDTH - LADDER_RIGHT)
-    y, parts = 30.0, []
-    for name in rungs:
-        lanes = [(m, r) for n, m, r in found if n == name]
-        if not lanes:
-            continue
-        decides = any(r["decides"] for _, r in lanes)
-        parts.append(svg.text(0, y + 4, clean(name, 48), class_="label strong" if decides else "label"))
-        if decides:
-            parts.append(svg.text(0, y + 18, "this rung decides", class_="label"))
-        for method, rung in lanes:
-            parts.append(_lane(called[method["method"]], methods.index(method), rung, across, y))
-            y += LANE
-        y += 14.0
-    axis = [
-        svg.line(LADDER_LEFT, y, WIDTH - LADDER_RIGHT, y, "axis"),
-        svg.line(across(ALPHA), 14, across(ALPHA), y, "null-line"),
-    ]
-    axis.append(svg.text(across(ALPHA), 10, "alpha 1 %", "middle"))
-    axis += [svg.text(across(t), y + 17, percent(t), "middle") for t in across.ticks()]
-    axis.append(svg.text(LADDER_LEFT, y + 36, "innocents accused, with 95 % interval", class_="label axis-title"))
-    return svg.picture(WIDTH, y + 46, "False alarms per rung of the negative ladder", *axis, *parts)
-
-
-def _lane(name: str, number: int, rung: Mapping[str, Any], across: Scale, y: float) -> Svg:
-    rate, look = rung[w.ALPHA], f"series-{number % 6}"
-    told = f"{name}: {w.counts(rate)}, {w.allows(rate)}; p at most 1 %: {rate['rejected']}, bound {rate['bound']}"
-    return svg.joined(
-        [
-            svg.line(across(rate["low"]), y, across(rate["high"]), y, f"range {look}"),
-            _dot(number, across(rate["rate"]), y, told),
-            svg.text(
-                WIDTH - LADDER_RIGHT + 10, y + 4, f"{w.counts(rate)} {clean(name, 18)}", class_=f"label name {look}"
-            ),
-        ]
+def rail(rate: Entry, label: str) -> Svg:
+    """A small dot on its interval, for a cell of the heat map."""
+    scale = Scale(0, 1, 3, 107)
+    return svg.tag(
+        "svg",
+        svg.line(3, 4, 107, 4, "rail"),
+        svg.line(scale(rate["low"]), 4, scale(rate["high"]), 4, "range"),
+        svg.tag("circle", cx=scale(rate["rate"]), cy=4.0, r=2.4, class_="dot"),
+        viewBox="0 0 110 8",
+        class_="rail-in-cell",
+        role="img",
+        aria_label=label,
     )
+
+
+def panels(curves: Sequence[Curve], what: str) -> list[Svg]:
+    """One panel per method; ``what`` names the axis for who cannot see it."""
+    xs = sorted({p.x for curve in curves for p in curve.points})
+    labels = {p.x: p.label for curve in curves for p in curve.points}
+    places = _places(xs)
+    return [_panel(curve, [c for c in curves if c is not curve], places, labels, what) for curve in curves if xs]
+
+
+def _places(xs: Sequence[float]) -> dict[float, float]:
+    """Where values stand: in proportion, by their logarithm if they span more than a decade, else in equal steps."""
+    positive = [x for x in xs if x > 0]
+    far = bool(positive) and max(positive) >= 12 * min(positive)
+    if len(xs) < 2 or (far and len(positive) < len(xs)):
+        scale = Scale(0, max(len(xs) - 1, 1), SIDE + 8, PANEL - 14)
+        return {x: scale(i if len(xs) > 1 else 0.5) for i, x in enumerate(xs)}
+    scale = Scale(xs[0], xs[-1], SIDE + 8, PANEL - 14, log=far)
+    return {x: scale(x) for x in xs}
+
+
+def _panel(
+    curve: Curve, others: Sequence[Curve], places: Mapping[float, float], labels: Mapping[float, str], what: str
+) -> Svg:
+    up = Scale(0, 1, BOTTOM, TOP)
+    parts = [_rulers(up), _ticks(places, labels)]
+    parts += [svg.polyline(_middles(other, places, up), "other") for other in others]
+    kind = "series baseline" if curve.baseline else "series"
+    inside = [_sure(curve, places, up), svg.polyline(_middles(curve, places, up), "mine")]
+    inside += [_dot(p, places[p.x], up) for p in curve.points]
+    parts.append(svg.tag("g", *inside, class_=kind))
+    title = clean(curve.name, 30) + (" · baseline" if curve.baseline else "")
+    parts.append(svg.text(0, 11, title, class_="label strong panel-title"))
+    return svg.picture(PANEL, HIGH, f"{title}: share recognised along {what}", *parts)
+
+
+def _rulers(up: Scale) -> Svg:
+    """Rails at none, half and all."""
+    lines = [svg.line(SIDE, up(t), PANEL - 6, up(t), "axis" if not t else "rail") for t in (0.0, 0.5, 1.0)]
+    words = [svg.text(SIDE - 5, up(t) + 4, percent(t), "end", "tick") for t in (0.0, 0.5, 1.0)]
+    return svg.joined([*lines, *words])
+
+
+def _ticks(places: Mapping[float, float], labels: Mapping[float, str]) -> Svg:
+    """Labels under the axis; those that would touch the one before are left out."""
+    parts, end = [], -math.inf
+    for x, at in sorted(places.items(), key=lambda item: item[1]):
+        parts.append(svg.line(at, BOTTOM, at, BOTTOM + 4, "axis"))
+        half = TICK * len(labels[x]) / 2
+        if at - half >= end:
+            parts.append(svg.text(min(at, PANEL - half), BOTTOM + 17, labels[x], "middle", "tick"))
+            end = at + half + 4
+    return svg.joined(parts)
+
+
+def _middles(curve: Curve, places: Mapping[float, float], up: Scale) -> list[tuple[float, float]]:
+    return [(places[p.x], up(p.rate["rate"])) for p in curve.points if p.rate]
+
+
+def _sure(curve: Curve, places: Mapping[float, float], up: Scale) -> Svg:
+    """The interval as a band; a single point has a line instead."""
+    known = [(places[p.x], up(p.rate["low"]), up(p.rate["high"])) for p in curve.points if p.rate]
+    if len(known) == 1:
+        x, low, high = known[0]
+        return svg.line(x, low, x, high, "mine")
+    around = [(x, high) for x, _, high in known] + [(x, low) for x, low, _ in reversed(known)]
+    return svg.polygon(around, "sure")
+
+
+def _dot(point: Point, x: float, up: Scale) -> Svg:
+    """A rate as a dot, hollow where copies were destroyed; with nobody left to judge it lies on the axis."""
+    inside = svg.tag("title", point.tooltip)
+    y = up(point.rate["rate"] if point.rate else 0.0)
+    return svg.tag("circle", inside, cx=x, cy=y, r=3.4, class_="hollow" if point.apart else "dot")
+
+
+def steps(points: Sequence[tuple[float, float]], most: float, label: str) -> Svg:
+    """Share convicted against questions asked, as a small staircase; ``points`` are (questions, share)."""
+    across, up = Scale(1, max(most, 2), 2, 118, log=True), Scale(0, 1, 34, 4)
+    path, height = [(across(1), up(0))], up(0)
+    for asked, share in points:
+        path += [(across(max(asked, 1)), height), (across(max(asked, 1)), up(share))]
+        height = up(share)
+    path.append((across(max(most, 2)), height))
+    under = [*path, (path[-1][0], up(0))]
+    return svg.tag(
+        "svg",
+        svg.line(2, up(1), 118, up(1), "rail"),
+        svg.polygon(under, "sure"),
+        svg.polyline(path, "mine"),
+        svg.line(2, up(0), 118, up(0), "axis"),
+        viewBox="0 0 120 36",
+        class_="staircase",
+        role="img",
+        aria_label=label,
+    )
+
+
+def ladder(table: Table) -> Svg:
+    """Innocents accused, per rung and method: the rate on its interval, rejections, and what a valid test may give."""
+    known = w.names(table)
+    lanes = [(name, m, r) for name in w.rungs(table) for m in w.ordered(table) if (r := w.rung_of(m, name)) and r["n"]]
+    scale = Scale(0, _most([r for _, _, r in lanes]), LEFT, WIDE - RIGHT)
+    y, last, parts = 26.0, None, list[Svg]()
+    for name, method, rung in lanes:
+        if name != last:
+            y += 12 if last else 0
+            parts.append(_rung_title(name, rung, y + 6))
+            y, last = y + 26, name
+        parts.append(_lane(known[method["method"]], method["baseline"], rung, scale, y))
+        y += LANE
+    alpha = scale(float(ALPHA))
+    marks = [svg.line(alpha, 16, alpha, y, "null-line"), svg.text(alpha, 10, "alpha 1 %", "middle", "tick")]
+    axis = [svg.line(LEFT, y, WIDE - RIGHT, y, "axis")]
+    axis += [svg.line(scale(t), y, scale(t), y + 5, "axis") for t in scale.ticks()]
+    axis += [svg.text(scale(t), y + 18, percent(t), "middle", "tick") for t in scale.ticks()]
+    axis.append(svg.text((LEFT + WIDE - RIGHT) / 2, y + 37, "innocents accused at 1 %", "middle", "axis-title"))
+    return svg.picture(WIDE, y + 46, "Innocents accused per rung and method", *axis, *marks, *parts)
+
+
+def _most(rungs: Sequence[Entry]) -> float:
+    """The end of the axis: intervals of rungs with enough innocents, and every bound, fit."""
+    large = [r for r in rungs if r["n"] >= FEW] or list(rungs)
+    ends = [max(r[ALPHA]["high"], r[ALPHA]["bound"] / r["n"]) for r in large]
+    return min(1.0, max([0.05, *ends]))
+
+
+def _rung_title(name: str, rung: Entry, y: float) -> Svg:
+    words = f"{clean(name, 60)}{' · this rung decides' if rung['decides'] else ''}"
+    return svg.text(0, y, words, class_="label strong halo heavy" if rung["decides"] else "label strong halo")
+
+
+def _lane(name: str, baseline: bool, rung: Entry, scale: Scale, y: float) -> Svg:
+    """One method on one rung."""
+    rate, n = rung[ALPHA], rung["n"]
+    told = (
+        f"{name}: {w.counts(rate)} at 1 %, {w.allows(rate)}; p at most 1 %: {rate['rejected']}, a valid test at most "
+        f"{rate['bound']}; {w.counts(rung[LOOSE])} at 5 %"
+    )
+    bad = rate["rejected"] > rate["bound"]
+    parts = [svg.text(LEFT - 12, y + 4, clean(name, 26), "end"), svg.line(LEFT, y, WIDE - RIGHT, y, "rail")]
+    parts.append(svg.line(scale(rate["low"]), y, scale(rate["high"]), y, "range"))
+    if rate["high"] > scale.high:
+        end = WIDE - RIGHT
+        parts.append(svg.polygon([(end - 1, y - 4), (end + 5, y), (end - 1, y + 4)], "range-end"))
+    if rate["bound"] / n <= scale.high:
+        bound = scale(rate["bound"] / n)
+        parts.append(svg.line(bound, y - 6, bound, y + 6, "bound"))
+    parts.append(_diamond(scale(rate["rejected"] / n), y, "rejected bad" if bad else "rejected"))
+    parts.append(svg.tag("circle", svg.tag("title", told), cx=scale(rate["rate"]), cy=y, r=3.6, class_="dot"))
+    words = f"{rate['hits']} of {n}, {w.span(rate)}" + (" !" if bad else "")
+    parts.append(svg.text(WIDE - RIGHT + 12, y + 4, words, class_="label strong" if bad else "label"))
+    return svg.tag("g", *parts, class_="series baseline" if baseline else "series")
+
+
+def _diamond(x: float, y: float, class_: str) -> Svg:
+    return svg.polygon([(x, y - 5.5), (x + 5.5, y), (x, y + 5.5), (x - 5.5, y)], class_)
+
+
+def key_to_ladder() -> list[tuple[Svg, str]]:
+    """The ladder's legend."""
+    drawn = {
+        "accused (verdict match), 95 % interval": [
+            svg.line(0, 7, 22, 7, "range"),
+            svg.tag("circle", cx=8.0, cy=7.0, r=3.6, class_="dot"),
+        ],
+        "rejected (p at most 1 %)": [_diamond(11, 7, "rejected")],
+        "what a valid test may reject": [svg.line(11, 1, 11, 13, "bound")],
+    }
+    return [
+        (
+            svg.tag(
+                "svg", svg.tag("g", *parts, class_="series"), viewBox="0 0 22 14", class_="key", aria_hidden="true"
+            ),
+            words,
+        )
+        for words, parts in drawn.items()
+    ]

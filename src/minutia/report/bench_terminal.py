@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.table import Table as Grid
     from rich.text import Text
 
-LABEL, CELL = 40, 19
-"""Columns for an attack's name, and for one method's figures."""
+LABEL, CELL, ALARM = 42, 19, 20
+"""Columns for an attack's name, for one method's rate, and for its rate with a bound."""
 HIGH, LOW = 0.9, 0.5
 """Shares from which on a rate is written in green, and below which in red; the numbers say the same."""
 
@@ -80,10 +80,10 @@ def _grid(heads: Sequence[str], first: int) -> "Grid":
     return grid
 
 
-def _in_columns(console: "Console", table: Table, first: int) -> Iterator[list[Entry]]:
+def _in_columns(console: "Console", table: Table, first: int, cell: int) -> Iterator[list[Entry]]:
     """As many methods side by side as there is room for."""
     methods = say.ordered(table)
-    fit = max(1, (console.width - first - 2) // CELL)
+    fit = max(1, (console.width - first) // cell)
     for start in range(0, len(methods), fit):
         yield methods[start : start + fit]
 
@@ -106,7 +106,7 @@ def _recognised(console: "Console", table: Table) -> None:
     note = "matches/copies, 95 % interval in percent; sums have none, because copies of one owner are alike"
     _heading(console, f"Copies recognised at {percent(float(ALPHA))} false alarms", note)
     first = _first([label for labels in groups.values() for label in labels])
-    for methods in _in_columns(console, table, first):
+    for methods in _in_columns(console, table, first, CELL):
         grid = _grid(_titles(methods, say.names(table)), first)
         for group, labels in groups.items():
             _group(grid, group, [_sum(m, group) for m in methods])
@@ -163,7 +163,7 @@ def _accused(console: "Console", table: Table) -> None:
     note = "matches/innocents, 95 % interval in percent, ≤ rejections that a valid test may give"
     _heading(console, f"Innocents accused at {percent(float(ALPHA))}", note)
     first = _first([*rungs, "at 5 %, the deciding rung  "])
-    for methods in _in_columns(console, table, first):
+    for methods in _in_columns(console, table, first, ALARM):
         grid = _grid(_titles(methods, say.names(table)), first)
         for rung in rungs:
             found = [say.rung_of(m, rung) for m in methods]

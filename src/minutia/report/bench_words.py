@@ -253,7 +253,7 @@ def beyond(method: Entry, alpha: str = ALPHA) -> list[str]:
 
 
 class Loss(NamedTuple):
-    """A group of attacks in which a baseline recognises more; ``clear`` if neither rate is in the other's interval."""
+    """A group of attacks in which a baseline recognises a larger share: hits and copies, mine and its."""
 
     group: str
     baseline: str
@@ -285,10 +285,12 @@ def losses(table: Table, method: Entry, called: Mapping[str, str]) -> list[str]:
         h, of = pooled(rival)
         if n and of and h / of > hits / n:
             found.append(f"loses to the baseline {called[rival['method']]} overall: {hits} of {n} against {h} of {of}")
+    where: dict[str, list[str]] = {}
     for loss in lost_groups(table, method):
         (a, b), (c, d) = loss.mine, loss.theirs
-        rival, group = called[loss.baseline], clean(loss.group) or "attacks without a group"
-        found.append(f"loses to the baseline {rival} in {group}: {a} of {b} against {c} of {d}")
+        group = clean(loss.group) or "attacks without a group"
+        where.setdefault(loss.baseline, []).append(f"in {group}: {a} of {b} against {c} of {d}")
+    found += [f"loses to the baseline {called[rival]} {'; '.join(places)}" for rival, places in where.items()]
     return found
 
 

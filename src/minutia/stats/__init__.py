@@ -28,6 +28,7 @@ from minutia.stats.nulls import (
     redrawn_rate,
     rounded,
     type_one_bound,
+    type_one_bound_over,
 )
 from minutia.stats.relabelling import best_relabelling
 from minutia.stats.sequential import Standardiser, path_p, path_threshold, running_max
@@ -64,5 +65,6 @@ __all__ = [
     "rounded",
     "running_max",
     "type_one_bound",
+    "type_one_bound_over",
     "upper_bound_if_none",
 ]

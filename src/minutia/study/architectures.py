@@ -53,6 +53,11 @@ def tabular_mlp() -> "torch.nn.Module":
     return _dense(30, 32, 16, 2)
 
 
+def tabular_wide_mlp() -> "torch.nn.Module":
+    """The other architecture for 30 measurements: twice as wide."""
+    return _dense(30, 64, 32, 2)
+
+
 def wine_mlp() -> "torch.nn.Module":
     """Two hidden layers for the 13 columns of ``sklearn:wine``, 3 classes."""
     return _dense(13, 64, 32, 3)

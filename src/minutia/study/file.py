@@ -11,7 +11,7 @@ from minutia import catalog
 from minutia.core.errors import FileError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.core.keys import did_you_mean
-from minutia.core.model import Plan
+from minutia.core.model import Plan, TrainableModel
 from minutia.storage.data import load_dataset
 from minutia.study.battery import GROUPS, group_of
 
@@ -114,6 +114,9 @@ class Study(_Part):
         list(study_attacks(self))
         if len(set(self.seeds)) < len(self.seeds):
             raise UsageError(f"expected different seeds, got {list(self.seeds)}: leave the repeated one out")
+        for spec in (self.model.architecture, self.model.other):
+            if not isinstance(catalog.model(spec), TrainableModel):
+                raise UsageError(f"expected architectures that can be trained, got {spec}: name torch:module:factory")
         own = load_dataset(self.data.owner)
         for name in ("thief", "foreign", "other"):
             spec = getattr(self.data, name)

@@ -105,7 +105,8 @@ class RayEngine:
         try:
             return self._ray.get(ready)
         except errors.RayTaskError as error:
-            raise error.cause if isinstance(error.cause, Exception) else _lost(error) from error
+            ours = isinstance(error.cause, Exception) and not isinstance(error.cause, errors.RayError)
+            raise error.cause if ours else _lost(error.cause or error) from error
         except errors.RayError as error:
             raise _lost(error) from error
 
@@ -195,9 +196,10 @@ def _size(value: Dataset | bytes) -> int:
 
 
 def _lost(error: Exception) -> ModelError:
+    """What Ray says, in one sentence."""
     return ModelError(
-        f"expected the cluster to finish every unit, got {reason(error)}: run the same command again, finished models "
-        "are kept"
+        f"expected the cluster to finish every unit, got {reason(error)[:200]}: see that every node has the same "
+        "packages and your code, then run the same command again, finished models are kept"
     )
 
 
