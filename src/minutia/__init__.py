@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minutia.api import build_copies, build_null, collect_null, extract, null_from, observe_null, verify
-    from minutia.catalog import method, model
+    from minutia.catalog import attack, method, model
     from minutia.core.access import Access
     from minutia.core.answers import Answers, Observation
+    from minutia.core.attack import Attack
     from minutia.core.errors import MinutiaError
     from minutia.core.fingerprint import Fingerprint, Null
     from minutia.core.material import Material
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Access": "minutia.core.access",
     "Answers": "minutia.core.answers",
+    "Attack": "minutia.core.attack",
     "Dataset": "minutia.storage.data",
     "Fingerprint": "minutia.core.fingerprint",
     "Material": "minutia.core.material",
@@ -38,6 +40,7 @@ _HOMES = {
     "Probe": "minutia.core.probe",
     "ProbeSet": "minutia.core.probe",
     "Verdict": "minutia.core.verdict",
+    "attack": "minutia.catalog",
     "build_copies": "minutia.api",
     "build_null": "minutia.api",
     "collect_null": "minutia.api",
@@ -57,6 +60,7 @@ _HOMES = {
 __all__ = [
     "Access",
     "Answers",
+    "Attack",
     "Dataset",
     "Fingerprint",
     "Material",
@@ -72,6 +76,7 @@ __all__ = [
     "ProbeSet",
     "Verdict",
     "__version__",
+    "attack",
     "build_copies",
     "build_null",
     "collect_null",

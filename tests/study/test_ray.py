@@ -171,13 +171,29 @@ def test_a_node_that_dies_in_the_middle_and_one_that_joins(tmp_path, points):
     with clusters.Cluster() as cluster:
         second = cluster.join()
         child = built(cluster, tmp_path, "toy", points)
-        for _ in range(4):
-            child.stdout.readline()
+        doing = busy(second, tmp_path / "log")
         clusters.kill(second)
         cluster.join()
         assert finished(child) == entries
         assert files(tmp_path / "store") == weights
-        assert set(ModelStore(tmp_path / "store").results(digests(entries, points))) == set(digests(entries, points))
+    done = Counter(line.split()[2] for line in (tmp_path / "log").read_text().splitlines())
+    assert all(done[digest] == 2 for digest in doing), "what the node was doing was done again"
+    assert set(done) == set(digests(entries, points))
+    assert all(done[digest] == 1 for digest in done if digest not in doing), "and nothing else"
+
+
+def busy(node, log, within=60.0):
+    """Wait until that node does a unit; the digests of its jobs."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        doing = {process for process in clusters.workers(node)} & {int(process) for _, process, _ in lines}
+        if doing:
+            last = max(n for n, line in enumerate(lines) if int(line[1]) in doing)
+            first = last
+            return {lines[n][2] for n in range(first, last + 1)}
+        time.sleep(0.1)
+    raise AssertionError("the second node never got any work")
 
 
 def digests(entries, data):
