@@ -32,6 +32,10 @@ def names(group: str) -> list[str]:
 def load(group: str, name: str) -> Any:
     """Import what a name stands for; an unknown name is answered with the nearest ones."""
     point = _found(group).get(name)
+    if point is None and group == "attacks" and name in names("claims"):
+        raise UnknownNameError(
+            f"expected an attack, got {name!r}, a false claim: name it in a study, claims = [{name!r}]"
+        )
     if point is None:
         raise UnknownNameError(
             f"expected one of the {group} ({_listed(names(group))}), got {name!r}{did_you_mean(name, names(group))}"

@@ -1,6 +1,7 @@
 """minutia bench and minutia attack from outside: files, exit codes, one clear sentence for bad input."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -87,6 +88,9 @@ def test_a_dry_run_trains_nothing(place):
         (("ipguard(", "ipgard("), ["did you mean ipguard?"]),
         (("points.npz?rows=0:300", "none.npz"), ["none.npz"]),
         (("seeds = [3]", "seeds = ["), ["TOML"]),
+        (('name = "small"', 'name = "../small"'), ["name"]),
+        (("rows=300:500", "rows=200:400"), ["data of his own"]),
+        (('"noise"', '"compresion"'), ["did you mean compression?"]),
     ],
 )
 def test_a_study_that_cannot_run_is_refused_before_anything_is_trained(place, change, words):
@@ -103,6 +107,8 @@ def test_a_study_that_cannot_run_is_refused_before_anything_is_trained(place, ch
         (("digitz",), ["'digitz'", "did you mean digits?"]),
         (("none.toml",), ["none.toml"]),
         (("small.toml", "--seeds", "1,x"), ["'1,x'"]),
+        (("small.toml", "--seeds", "1,1"), ["different seeds"]),
+        (("small.toml", "--page", "/dev/full"), ["/dev/full"]),
         (("small.toml", "--engine", "rai"), ["did you mean ray?"]),
         (("small.toml", "--address", "localhost:1"), ["--engine ray"]),
         (("small.toml", "--compare", "points.npz"), ["table"]),
@@ -131,12 +137,41 @@ def test_attack_writes_a_copy_that_opens_and_says_what_it_cost(place):
     assert text.code == 0 and "weight_distance" in text.out
 
 
+def test_attack_never_writes_over_what_it_reads(place):
+    minutia(place, "attack", "toy:mlp?sizes=16-12-5", "noise", "--data", "points.npz", "-o", "owner.safetensors")
+    before = files(place)
+    victim = "toy:mlp?sizes=16-12-5&weights=owner.safetensors"
+    for output in ("owner.safetensors", "points.npz"):
+        done = minutia(place, "attack", victim, "noise", "--data", "points.npz?rows=0:100", "-o", output)
+        assert "no input" in done.sentence
+    assert files(place) == before
+
+
+def test_a_link_is_followed_and_a_device_is_refused(place):
+    (place / "link.safetensors").symlink_to("real.safetensors")
+    command = ("attack", "toy:mlp?sizes=16-12-5", "noise", "--data", "points.npz")
+    assert minutia(place, *command, "-o", "link.safetensors").code == 0
+    assert (place / "link.safetensors").is_symlink() and (place / "real.safetensors").is_file()
+    os.mkfifo(place / "pipe")
+    assert "pipe" in minutia(place, *command, "-o", "pipe").sentence
+    assert not (place / "pipe").is_file()
+
+
+def test_a_copy_that_is_worth_nothing_says_so(place):
+    command = ("attack", "toy:mlp?sizes=16-12-5", "--data", "points.npz")
+    done = minutia(place, command[0], command[1], "fine_tune_all(learning_rate=1e30)", *command[2:], "--json")
+    assert json.loads(done.out)["state"] == "diverged"
+    assert minutia(place, command[0], command[1], "noise", *command[2:], "--seed", "-1").code == 2
+
+
 @pytest.mark.parametrize(
     ("attack", "options", "words"),
     [
         ("nois", (), ["did you mean noise?"]),
         ("prune/wrx", (), ["preset of prune"]),
-        ("labels_only", (), ["only changes answers"]),
+        ("labels_only", (), ["changes answers"]),
+        ("noise+labels_only", (), ["changes answers"]),
+        ("transferable", (), ["a false claim", "claims"]),
         ("unlearn", (), ["disclosed"]),
         ("average(other=companion)", (), ["companion"]),
         ("distil(student=other)", (), ["student"]),

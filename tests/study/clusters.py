@@ -113,8 +113,8 @@ class Cluster:
 
 
 def kill(node):
-    """End a node at once, as a power cut does."""
-    for process in (*_raylets(node.pid), node.pid):
+    """End a node and its workers at once, as a power cut does."""
+    for process in (*_raylets(node), *workers(node), node.pid):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     with suppress(ProcessLookupError):
@@ -122,11 +122,22 @@ def kill(node):
     node.wait()
 
 
-def _raylets(group):
-    """The processes of a node that everything else hangs on."""
-    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
-    return [int(pid) for pid, owner, what in rows if owner == str(group) and what.split()[0].endswith("/raylet")]
+def workers(node):
+    """Processes that do a node's tasks: children of its raylet."""
+    raylets = _raylets(node)
+    return {pid for pid, parent, _, _ in _processes() if parent in raylets}
+
+
+def _raylets(node):
+    """The process of a node that everything else hangs on."""
+    return [pid for pid, _, group, what in _processes() if group == node.pid and what.endswith("/raylet")]
+
+
+def _processes():
+    """Number, parent, group and program of every process."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,pgid=,args="], capture_output=True, text=True, check=True)
+    rows = (line.split(None, 3) for line in listed.stdout.splitlines())
+    return [(int(pid), int(parent), int(group), what.split()[0]) for pid, parent, group, what in rows]
 
 
 def free_port():

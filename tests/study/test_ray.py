@@ -1,12 +1,13 @@
 """The engine for a cluster on a real one: two nodes, the same digests, nodes that die and nodes that join."""
 
 import json
+import time
+from collections import Counter
 
 import clusters
 import drivers
 import pytest
 
-from minutia.storage.models import ModelStore
 from minutia.study.engines import Local
 
 pytest.importorskip("ray")
@@ -186,13 +187,11 @@ def busy(node, log, within=60.0):
     """Wait until that node does a unit; the digests of its jobs."""
     end = time.monotonic() + within
     while time.monotonic() < end:
+        here = clusters.workers(node)
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-        doing = {process for process in clusters.workers(node)} & {int(process) for _, process, _ in lines}
-        if doing:
-            last = max(n for n, line in enumerate(lines) if int(line[1]) in doing)
-            first = last
-            return {lines[n][2] for n in range(first, last + 1)}
-        time.sleep(0.1)
+        if doing := {digest for _, process, digest in lines if int(process) in here}:
+            return doing
+        time.sleep(0.05)
     raise AssertionError("the second node never got any work")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from itertools import count
 
 import pytest
 
@@ -13,8 +14,11 @@ from minutia.study.table import About, digest, rate, table
 ABOUT = About("by hand", (1, 2), ("plain",), {"counts": 3}, "2026-01-01", (), ())
 
 
+NUMBERS = count()
+
+
 def row(label="prune", *, match=True, queries=6, state="fine", seed=1, method="clever()@1", **more):
-    """One suspect and one method; convicted at both levels or at none."""
+    """One suspect and one method, a model of its own; convicted at both levels or at none."""
     outcome = "match" if match else "inconclusive"
     base = {
         "seed": seed,
@@ -26,7 +30,7 @@ def row(label="prune", *, match=True, queries=6, state="fine", seed=1, method="c
         "attack": f"{label}()",
         "curve": "",
         "x": None,
-        "suspect": f"{label} {seed} {queries}",
+        "suspect": f"{label} {next(NUMBERS)}",
         "state": state,
         "fidelity": {"accuracy_lost": 0.03, "agreement": 0.9, "accuracy": 0.8},
     }
@@ -78,6 +82,15 @@ def test_an_attack_counts_only_copies_that_are_worth_stealing():
     assert (attack["queries_median"], attack["bits_per_query"]) == (8, 2.0)
     assert attack["auc"] == pytest.approx((1 + 1 + 0.5) / 3)  # the third scores like the innocent
     assert attack["why"] == ["no reason", "other classes"]
+
+
+def test_a_copy_that_was_made_twice_counts_once():
+    twins = [row(suspect="twin", observation="o"), row(suspect="twin", observation="o")]
+    served = [row("flip_labels", suspect="served", observation=o) for o in "abb"]
+    innocents = [innocent(suspect="one"), innocent(suspect="one")]
+    found = method([*twins, *served, *innocents])
+    assert [(a["attack"], a["n"]) for a in found["attacks"]] == [("prune", 1), ("flip_labels", 2)]
+    assert found["rungs"][0]["n"] == 2
 
 
 def test_what_is_in_no_rate_is_shown_apart_once():

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from minutia.study.bench import Result
     from minutia.study.file import Study
 
+CALIBRATORS_AT_1_PERCENT = 99
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -56,6 +58,8 @@ def bench(
     console.check_output(place / "table.json")
     console.check_output(page)
     before = load_table(compare) if compare else None
+    if chosen.counts.calibrators < CALIBRATORS_AT_1_PERCENT:
+        console.say(f"{chosen.counts.calibrators} calibrators cannot decide at 1 %: {CALIBRATORS_AT_1_PERCENT} can")
     if dry_run:
         console.put(dumps(_plan(chosen, place)), None)
         return
@@ -75,7 +79,7 @@ def attack(
     student: Annotated[str, typer.Option(help="Another architecture, for attacks that use one.")] = "",
     companion: Annotated[str, typer.Option(help="The thief's own model, for merging.")] = "",
     disclosed: Annotated[Path | None, typer.Option(help="A fingerprint whose probes the thief knows.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same copy.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same copy.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Make a thief's copy of a model and say what it cost.
@@ -83,22 +87,26 @@ def attack(
     The original is untouched. Prints accuracy lost, agreement kept, data, steps and seconds.
     """
     from minutia import api, catalog
+    from minutia.core.attack import parts, state_of
     from minutia.core.errors import UsageError
     from minutia.core.model import WeightModel
     from minutia.report.json import dumps
+    from minutia.study.battery import knows_probes
 
-    console.check_output(output)
+    console.check_output(output, model, data, foreign, student, companion, disclosed)
     chosen = catalog.attack(attack)
-    if chosen.serving:
+    if parts(chosen)[1] is not None:
         raise UsageError(
-            f"expected an attack that changes weights, got {attack}, which only changes answers: see bench"
+            f"expected an attack that changes weights, got {attack}, which changes answers: 'minutia bench' tries those"
         )
+    if disclosed and not knows_probes(chosen.key):
+        console.say(f"--disclosed is not used by {attack}: unlearn and boundary_training(known=probes) use it")
     victim = catalog.model(model)
     thief = api.thief(data, foreign=foreign, student=student, companion=companion, disclosed=disclosed)
     made = api.attack(victim, chosen, thief, seed=seed)
     assert isinstance(made, WeightModel)
     spec = api.save_copy(made, output)
-    found = {"spec": spec, "attack": chosen.key, **made.card.plain()}
+    found = {"spec": spec, "attack": chosen.key, "state": state_of(made.card.fidelity), **made.card.plain()}
     console.put(dumps(found) if as_json else _card_text(found), None)
 
 
@@ -107,6 +115,7 @@ def _study(name: str, seeds: str) -> "Study":
     from minutia.core.errors import UsageError
     from minutia.core.keys import did_you_mean
     from minutia.study.file import built_in, load_study
+    from minutia.study.file import study as checked
 
     known = built_in()
     path = Path(name)
@@ -123,7 +132,7 @@ def _study(name: str, seeds: str) -> "Study":
         numbers = tuple(int(s) for s in seeds.split(","))
     except ValueError:
         raise UsageError(f"expected seeds as whole numbers by comma, such as 1,2,3, got {seeds!r}") from None
-    return study.model_copy(update={"seeds": numbers})
+    return checked({**study.model_dump(), "seeds": numbers}, "--seeds")
 
 
 def _plan(study: "Study", place: Path) -> dict[str, Any]:
@@ -199,6 +208,8 @@ def _show(result: "Result", place: Path, before: dict[str, Any] | None, details:
 def _card_text(found: dict[str, Any]) -> str:
     """The card for people: what was made, and what it cost."""
     cost = {name: f"{value:.4g}" for name, value in found["fidelity"].items()}
-    lines = {"copy": found["spec"], "attack": found["attack"], "id": found["id"], "root": found["root"], **cost}
+    named = {"copy": found["spec"], "attack": found["attack"], "id": found["id"], "root": found["root"]}
+    meaning = {"destroyed": "destroyed: too little accuracy is left to be worth stealing", "diverged": "diverged"}
+    lines = {**named, **cost, "state": meaning.get(found["state"], "fine")}
     width = max(map(len, lines))
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())

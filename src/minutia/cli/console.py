@@ -34,17 +34,44 @@ def put(text: str, output: Path | None) -> None:
     write_atomically(output, (text + "\n").encode(), private=False)
 
 
-def check_output(path: Path | None) -> None:
-    """Refuse a place that cannot be written before any work is done for it."""
+def check_output(path: Path | None, *inputs: str | Path | None) -> None:
+    """Refuse a place that cannot be written, or that is one of the inputs, before any work is done for it."""
     if path is None:
         return
+    from minutia.core.errors import UsageError
+
     place = path.parent
     while not place.exists() and place != place.parent:
         place = place.parent
-    if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
-        from minutia.core.errors import UsageError
-
+    if (path.exists() and not path.is_file()) or not place.is_dir() or not _writable(place):
         raise UsageError(f"expected a file that can be written, got {path}: choose another place for the output")
+    for given in inputs:
+        if given and path.exists() and any(_same(path, part) for part in _paths(str(given))):
+            raise UsageError(f"expected an output that is no input, got {path} as both: choose another name for it")
+
+
+def _writable(place: Path) -> bool:
+    """Whether a file can be made there; the rights alone do not tell, least of all to root."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return os.access(place, os.W_OK)
+    except OSError:
+        return False
+
+
+def _paths(spec: str) -> list[str]:
+    """What may be a path in a spec such as torch:module:factory?weights=FILE."""
+    place, _, query = spec.partition("?")
+    return [place, place.partition(":")[2], *(option.partition("=")[2] for option in query.split("&"))]
+
+
+def _same(path: Path, other: str) -> bool:
+    try:
+        return bool(other) and Path(other).exists() and path.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

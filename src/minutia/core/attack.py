@@ -199,6 +199,17 @@ def destroyed(fidelity: Mapping[str, float]) -> bool:
     return after < chance + 0.25 * (before - chance)
 
 
+def state_of(fidelity: Mapping[str, float]) -> str:
+    """What became of a copy: fine, destroyed (see ``destroyed``), or diverged (it holds what is no number).
+
+    >>> state_of({"diverged": 1.0}), state_of({})
+    ('diverged', 'fine')
+    """
+    if fidelity.get("diverged"):
+        return "diverged"
+    return "destroyed" if destroyed(fidelity) else "fine"
+
+
 def _effort(model: Model, made: Model) -> dict[str, float]:
     """What the attack itself wrote on the card of its copy; a card that was handed through says nothing."""
     if made.card is model.card:
@@ -236,6 +247,8 @@ def _moved(model: Model, made: Model) -> dict[str, float]:
     mine, other = dict(model.tensors()), dict(made.tensors())
     if {n: w.shape for n, w in mine.items()} != {n: w.shape for n, w in other.items()}:
         return {}
+    if not all(np.isfinite(w).all() for w in other.values()):
+        return {"diverged": 1.0}
     size = sum(w.size for w in mine.values())
     changed = sum(int(np.count_nonzero(w != other[n])) for n, w in mine.items())
     moved = sum(float(np.sum((w.astype(float) - other[n]) ** 2)) for n, w in mine.items())

@@ -26,7 +26,13 @@ FIELDS = {"kind": str, "format": int, "digest": str, "content": str, "value": di
 
 
 def write_atomically(path: Path, data: bytes, *, private: bool = True) -> None:
-    """Write beside the target, flush to disk, then rename: readers see the old file or the new one, never half."""
+    """Write beside the target, flush to disk, then rename: readers see the old file or the new one, never half.
+
+    A link is followed; devices, pipes and folders are refused, since the rename would put a file in their place.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise FileError(f"expected a file to write to, got {path}, which is none: choose another place")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

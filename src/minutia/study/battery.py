@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from minutia.core.keys import split_chain
+
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "fine-tuning": (
         "fine_tune_last",
@@ -67,6 +69,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 FURTHER: Mapping[str, str] = {"fold_norms": "laundering"}
 """Attacks that not every model allows (here: those with batch norms), with the group in which they are shown."""
+
+
+def knows_probes(key: str) -> bool:
+    """Whether the thief of this attack, given by its full key, knows the probes.
+
+    >>> knows_probes("unlearn()"), knows_probes("boundary_training(known='method')")
+    (True, False)
+    """
+    return any(step.startswith("unlearn") or "known='probes'" in step for step in split_chain(key))
 
 
 def group_of(key: str) -> str:

@@ -16,14 +16,13 @@ from minutia.core.errors import UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.storage.models import Entry, ModelStore
 from minutia.study import claims, zoo
+from minutia.study.battery import knows_probes
 from minutia.study.cases import Enrol, Trial
 from minutia.study.file import DISJOINT, Study, Wanted, study_attacks
 from minutia.study.table import About, table
 from minutia.study.work import Engine, Progress, perform
 
 Told = Callable[[str], Progress]
-ADAPTIVE = ("unlearn", "known='probes'")
-"""How keys of attacks begin, or what they hold, whose thief knows the probes."""
 ANCESTOR = "same public ancestor, other fine-tune"
 
 
@@ -233,7 +232,7 @@ class _Bench:
         """Suspects of one house with the task that makes each (none: the parent itself, with a defence in front)."""
         innocents = [s.entry for s in house.suspects if _plain_innocent(s) and isinstance(s.entry, Entry)]
         for place, wanted in enumerate(study_attacks(self.study)):
-            if _knows_probes(wanted.key) != adaptive:
+            if knows_probes(wanted.key) != adaptive:
                 continue
             innocent = 0 if wanted.curve else self.study.counts.attacked_innocents
             parents = [("derived", house.owner)] * wanted.copies
@@ -361,10 +360,6 @@ def _plain_innocent(suspect: Suspect) -> bool:
 def _known(house: House) -> dict[str, str]:
     """Fingerprint files by method: what a thief may get to know."""
     return {method: found["fingerprint"] for method, found in house.enrolled.items() if "fingerprint" in found}
-
-
-def _knows_probes(key: str) -> bool:
-    return any(step.startswith(ADAPTIVE[0]) or ADAPTIVE[1] in step for step in catalog.attack(key).key.split("+"))
 
 
 def _check_split(house: House) -> None:

@@ -52,7 +52,7 @@ def run(
             continue
         found.setdefault((claim, method), []).append((house.seed, [next(rows) for _ in innocents]))
     return [_claim(*key, groups) for key, groups in found.items()] + [
-        {"claim": claim, "method": method.partition("(")[0], "failed": why} for (claim, method), why in failed.items()
+        {"claim": claim, "method": catalog.method(method).key, "failed": why} for (claim, method), why in failed.items()
     ]
 
 
@@ -88,7 +88,7 @@ def _claim(claim: str, method: str, groups: Sequence[tuple[int, list[dict[str, A
         by_seed[seed] = by_seed.get(seed, 0) + len(some)
     found: dict[str, Any] = {
         "claim": claim,
-        "method": method.partition("(")[0],
+        "method": catalog.method(method).key,
         "known_suspect": catalog.claim(claim).tailored,
         "n": len(rows),
         "threshold": rate(sum(row["agreement"] >= PUBLISHED for row in rows), len(rows)),

@@ -12,7 +12,7 @@ from minutia.core.errors import FileError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.core.keys import did_you_mean
 from minutia.core.model import Plan, TrainableModel
-from minutia.storage.data import load_dataset
+from minutia.storage.data import Dataset, load_dataset
 from minutia.study.battery import GROUPS, group_of
 
 BASELINES = ("natural_errors", "noise_agreement")
@@ -21,6 +21,8 @@ OTHER_ARCHITECTURE = "other architecture, same data"
 DISJOINT = "same architecture, disjoint data"
 OTHER_DATA = "same architecture, other data"
 MAX_BYTES = 2**20
+OVERLAP_AT_MOST = 0.01
+"""Real data holds a few doubles; more of the owner's inputs among the thief's would measure another thing."""
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -80,7 +82,7 @@ class Curve(_Part):
 class Study(_Part):
     """A whole study; ``attacks`` and ``without`` name groups of the battery or attacks, ``all`` is the battery."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     methods: tuple[str, ...] = ("ipguard",)
     attacks: tuple[str, ...] = ("all",)
@@ -125,6 +127,11 @@ class Study(_Part):
                     f"expected data.{name} with inputs like the owner's {own.inputs.shape[1:]}, got "
                     f"{load_dataset(spec).inputs.shape[1:]} from {spec}: give data of one input shape"
                 )
+        shared = _shared(own, load_dataset(self.data.thief))
+        if shared > OVERLAP_AT_MOST:
+            raise UsageError(
+                f"expected a thief with data of his own, got {shared:.0%} of it from the owner's: give disjoint rows"
+            )
         return self
 
     def rungs(self) -> dict[str, tuple[str, str, Plan]]:
@@ -199,6 +206,12 @@ def study_attacks(study: Study) -> Iterator[Wanted]:
             yield Wanted(key, catalog.attack(key).key, group_of(key), curve.title, x, curve.copies, curve.along)
 
 
+def _shared(owner: Dataset, thief: Dataset) -> float:
+    """The share of the thief's inputs that are also the owner's."""
+    known = {row.tobytes() for row in owner.inputs}
+    return sum(row.tobytes() in known for row in thief.inputs) / max(1, len(thief.inputs))
+
+
 def _labels(study: Study) -> list[str]:
     """Attacks as named: groups are spelled out, what ``without`` names is left out."""
     left_out = {label for name in study.without for label in _spelled_out(name)}
@@ -211,7 +224,12 @@ def _spelled_out(name: str) -> tuple[str, ...]:
         return tuple(label for labels in GROUPS.values() for label in labels)
     if name in GROUPS:
         return GROUPS[name]
-    catalog.attack(name)
+    try:
+        catalog.attack(name)
+    except UsageError as error:
+        if near := did_you_mean(name, ["all", *GROUPS]):
+            raise UsageError(f"expected a group of the battery or an attack, got {name!r}{near}") from error
+        raise
     return (name,)
 
 

@@ -35,6 +35,7 @@ class About:
 
 def table(about: About, rows: Sequence[Row]) -> dict[str, Any]:
     """The whole table as plain data; its digest leaves out measured seconds and the date, which no two runs share."""
+    rows = distinct(rows)
     keys = list(dict.fromkeys(row["method"] for row in rows))
     methods = [_method(about, key, [row for row in rows if row["method"] == key]) for key in keys]
     body = {
@@ -48,6 +49,19 @@ def table(about: About, rows: Sequence[Row]) -> dict[str, Any]:
         "apart": _apart(rows),
     }
     return {**body, "date": about.date, "digest": digest(body)}
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """Rows of copies that differ: an attack without randomness makes one model however often it is asked for.
+
+    Intervals are over models, so a copy that is there twice counts once. Innocents are all of different trainings.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for number, row in enumerate(rows):
+        what = [row[name] for name in ("seed", "method", "label", "curve", "x", "suspect", "state")]
+        key = (*what, row.get("observation")) if row["truth"] == "derived" else (number,)
+        found.setdefault(key, row)
+    return list(found.values())
 
 
 def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
