@@ -1,5 +1,6 @@
 """Everything the catalogue finds passes the contract, and every rule of the contract can fail."""
 
+import copy
 import re
 from dataclasses import dataclass, replace
 
@@ -373,6 +374,23 @@ def test_an_attack_on_training_is_checked_too():
 
     rule = checks.the_original_is_untouched
     _found_out([rule], checks._Raid(Spoils(), spare_bench()), rule.__name__)
+
+
+@pytest.mark.parametrize("role", ["held_out", "foreign", "disclosed", "companion", "student"])
+def test_an_attack_may_change_nothing_that_the_thief_holds(role):
+    def spoils(self, model, material, rng):
+        held = getattr(material, role)
+        if isinstance(held, ToyClassifier):
+            held._layers[0][0][0, 0] += 1
+        else:
+            labels = held.labels if role == "disclosed" else held[1]
+            labels[0] = (labels[0] + 1) % 5
+        return Noise.run(self, model, material, rng)
+
+    bench = copy.deepcopy(spare_bench())
+    rule = checks.the_original_is_untouched
+    rule(checks._Raid(FineAttack(), bench))
+    _found_out([rule], checks._Raid(attack(run=spoils), bench), rule.__name__)
 
 
 # --- broken models

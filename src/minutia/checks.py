@@ -735,9 +735,14 @@ def _state(model: Model) -> tuple[str, ModelCard]:
 
 
 def _contents(material: Material) -> list[str]:
-    arrays = {"inputs": material.inputs, "labels": material.labels}
-    models = [*material.unrelated, *material.derived, *(m for some in material.controls.values() for m in some)]
-    return [content_digest({}, arrays), *(_state(m)[0] for m in models)]
+    """Digests of everything that material holds: inputs with labels of every role, and models of every role."""
+    known = material.disclosed
+    pairs = [(material.inputs, material.labels), material.held_out, material.foreign]
+    pairs.append(None if known is None else (known.inputs, known.labels))
+    some = [*material.unrelated, *material.derived, *(m for copies in material.controls.values() for m in copies)]
+    models = [m for m in (*some, material.companion, material.student) if m is not None]
+    digests = [content_digest({}, {"inputs": x, "labels": y}) for x, y in filter(None, pairs)]
+    return [*digests, *(_state(m)[0] for m in models)]
 
 
 def _same(first: Answers, second: Answers) -> bool:
