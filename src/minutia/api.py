@@ -13,13 +13,13 @@ from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
-from minutia.core.material import Disclosed, Material
+from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, Plan, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.models.metered import Metered
 from minutia.storage.data import Dataset, load_dataset
-from minutia.storage.files import load_fingerprint, load_null, save_null, write_atomically
+from minutia.storage.files import load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
 from minutia.study import zoo
 
@@ -203,31 +203,6 @@ def null_from(fp: Fingerprint, paths: Sequence[Path]) -> Null:
     for path in paths:
         null = null.joined(_from_store(fp, path) if path.is_dir() else load_null(path))
     return null
-
-
-def thief(
-    data: str,
-    *,
-    foreign: str = "",
-    student: str = "",
-    companion: str = "",
-    disclosed: Path | None = None,
-) -> Material:
-    """What a thief has: his data, and whatever else an attack may use (see ``Material``)."""
-    own, other = load_dataset(data), load_dataset(foreign) if foreign else None
-    known = load_fingerprint(disclosed) if disclosed else None
-    return Material(
-        own.inputs,
-        own.labels,
-        bounds=own.bounds,
-        levels=own.levels,
-        content=own.content,
-        held_out=(own.test_inputs, own.test_labels),
-        foreign=(other.inputs, other.labels) if other else None,
-        student=catalog.model(student) if student else None,
-        companion=catalog.model(companion) if companion else None,
-        disclosed=Disclosed(known.probes.array, known.answers.labels) if known else None,
-    )
 
 
 def attack(model: Model, chosen: Attack, material: Material, *, seed: int = 0) -> Model:

@@ -91,6 +91,7 @@ def attack(
     from minutia.core.errors import UsageError
     from minutia.core.model import WeightModel
     from minutia.report.json import dumps
+    from minutia.study import zoo
     from minutia.study.battery import knows_probes
 
     console.check_output(output, model, data, foreign, student, companion, disclosed)
@@ -102,7 +103,8 @@ def attack(
     if disclosed and not knows_probes(chosen.key):
         console.say(f"--disclosed is not used by {attack}: unlearn and boundary_training(known=probes) use it")
     victim = catalog.model(model)
-    thief = api.thief(data, foreign=foreign, student=student, companion=companion, disclosed=disclosed)
+    mate = catalog.model(companion) if companion else None
+    thief = zoo.thief(data, foreign=foreign, student=student, companion=mate, disclosed=disclosed)
     made = api.attack(victim, chosen, thief, seed=seed)
     assert isinstance(made, WeightModel)
     spec = api.save_copy(made, output)

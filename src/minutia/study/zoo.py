@@ -194,25 +194,42 @@ def seed_of(*parts: object) -> int:
     return int(sha256(canonical_json(list(parts)).encode())[7:15], 16)
 
 
-def material_of(root: Path, task: Any) -> Material:
-    """What a thief may use: his data with held-out inputs to measure on, and whatever else the task gives him.
+def thief(
+    data: str,
+    *,
+    foreign: str = "",
+    student: str = "",
+    companion: Model | None = None,
+    disclosed: Path | None = None,
+) -> Material:
+    """What a thief may use: his data with held-out inputs to measure on, and whatever else he is given.
 
-    ``task`` names ``data``, ``foreign``, ``companion``, ``student`` and ``disclosed``.
+    ``disclosed`` is the file of a fingerprint whose probes he knows; see ``Material`` for the others.
     """
-    data = load_dataset(task.data)
-    foreign = load_dataset(task.foreign) if task.foreign else None
-    known = load_fingerprint(root / task.disclosed) if task.disclosed else None
+    own, other = load_dataset(data), load_dataset(foreign) if foreign else None
+    known = load_fingerprint(disclosed) if disclosed else None
     return Material(
-        data.inputs,
-        data.labels,
-        bounds=data.bounds,
-        levels=data.levels,
-        content=data.content,
-        held_out=(data.test_inputs, data.test_labels),
-        foreign=(foreign.inputs, foreign.labels) if foreign else None,
-        companion=opened(root, task.companion) if task.companion else None,
-        student=catalog.model(task.student) if task.student else None,
+        own.inputs,
+        own.labels,
+        bounds=own.bounds,
+        levels=own.levels,
+        content=own.content,
+        held_out=(own.test_inputs, own.test_labels),
+        foreign=(other.inputs, other.labels) if other else None,
+        companion=companion,
+        student=catalog.model(student) if student else None,
         disclosed=Disclosed(known.probes.array, known.answers.labels) if known else None,
+    )
+
+
+def material_of(root: Path, task: Any) -> Material:
+    """What the thief of a task may use; it names ``data``, ``foreign``, ``companion``, ``student``, ``disclosed``."""
+    return thief(
+        task.data,
+        foreign=task.foreign,
+        student=task.student,
+        companion=opened(root, task.companion) if task.companion else None,
+        disclosed=root / task.disclosed if task.disclosed else None,
     )
 
 
