@@ -89,7 +89,7 @@ def test_a_dry_run_trains_nothing(place):
         (("points.npz?rows=0:300", "none.npz"), ["none.npz"]),
         (("seeds = [3]", "seeds = ["), ["TOML"]),
         (('name = "small"', 'name = "../small"'), ["name"]),
-        (("rows=300:500", "rows=200:400"), ["data of his own"]),
+        (("rows=300:500", "rows=200:400"), ["without the owner's inputs"]),
         (('"noise"', '"compresion"'), ["did you mean compression?"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""minutia bench killed with SIGKILL again and again: the table is that of a run nobody disturbed, nothing done twice."""
+"""minutia bench killed again and again: the table is that of a run nobody disturbed, and nothing is done twice."""
 
 import os
 import signal

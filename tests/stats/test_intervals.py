@@ -1,11 +1,12 @@
 """Known answers, and coverage by summing the binomial."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from minutia.stats import clopper_pearson, upper_bound_if_none
+from minutia.stats import clopper_pearson, clustered, upper_bound_if_none
 
 
 @pytest.mark.parametrize(("m", "bound"), [(27, 0.105), (60, 0.049), (300, 0.010), (0, 1.0)])
@@ -39,3 +40,25 @@ def test_the_interval_holds_the_rate_and_mirrors(trials, data):
 def test_counts_that_are_none_are_refused(successes, trials, confidence):
     with pytest.raises(ValueError, match="got"):
         clopper_pearson(successes, trials, confidence)
+
+
+def test_clusters_that_are_alike_widen_the_interval_and_others_do_not():
+    plain = clopper_pearson(15, 30)
+    alike = clustered([0, 6, 3, 0, 6], [6] * 5)
+    assert alike.low < plain.low and alike.high > plain.high
+    even = clustered([3] * 5, [6] * 5)
+    assert even == pytest.approx(plain)
+    assert clustered([1, 0, 1], [1, 1, 1]) == clopper_pearson(2, 3)
+    assert clustered([6, 6], [6, 6]) == clopper_pearson(12, 12) and clustered([], []) == clopper_pearson(0, 0)
+    assert clustered([3, 0, 0], [6, 0, 6]) == clustered([3, 0], [6, 6])
+
+
+def test_clusters_cover_the_truth_far_better_than_a_plain_interval():
+    rng = np.random.default_rng(0)
+    truths = rng.beta(0.5, 0.5, (2000, 8))
+    hits = rng.binomial(6, truths)
+    covered = [sum(low <= 0.5 <= high for low, high in ways) for ways in (
+        [clustered(list(row), [6] * 8) for row in hits],
+        [clopper_pearson(int(row.sum()), 48) for row in hits],
+    )]  # fmt: skip
+    assert covered[0] >= 0.9 * len(hits) > covered[1]

@@ -48,12 +48,17 @@ def test_rungs_are_the_ladder_and_the_hardest_comes_last():
     found = changed().rungs()
     assert list(found)[-1] == HARDEST_RUNG and len(found) == 4
     assert found[HARDEST_RUNG] == (PLAIN["model"]["architecture"], PLAIN["data"]["owner"], changed().model.plan())
-    assert len(changed(data={**PLAIN["data"], "other": "sklearn:digits?rows=0:100"}).rungs()) == 5
+    assert len(changed(data={**PLAIN["data"], "other": "sklearn:digits?rows=1000:1100"}).rungs()) == 5
 
 
 def test_attacks_are_spelled_out_and_left_out():
     names = [w.label for w in study_attacks(changed(attacks=["fine-tuning", "noise"], without=["retrain_all"]))]
     assert names == ["fine_tune_last", "fine_tune_all", "retrain_last", "noise"]
+
+
+def test_what_is_left_out_is_the_attack_and_not_its_spelling():
+    names = [w.label for w in study_attacks(changed(attacks=["compression"], without=["quantise(bits=8)"]))]
+    assert "quantise/int8" not in names and "quantise/int4" in names
 
 
 def test_curves_take_the_values_of_their_parameter():
@@ -79,6 +84,8 @@ def test_curves_take_the_values_of_their_parameter():
         ({"methods": ["ipgard"]}, ["'ipgard'", "did you mean ipguard?"]),
         ({"claims": ["transferabel"]}, ["did you mean transferable?"]),
         ({"seeds": []}, ["seeds"]),
+        ({"sedes": [1]}, ["did you mean seeds?"]),
+        ({"data": {**PLAIN["data"], "foreign": PLAIN["data"]["owner"]}}, ["data.foreign without the owner's"]),
         ({"seeds": [1, 1]}, ["different seeds"]),
         ({"counts": {"copies": 0}}, ["counts.copies", "got 0"]),
         ({"curves": [{"title": "a", "attack": "noise", "x": [1, 2]}]}, ["{x}"]),

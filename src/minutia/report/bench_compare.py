@@ -24,8 +24,8 @@ class Cell(NamedTuple):
 def compare(new: Table, old: Table) -> dict[str, Any]:
     """What moved: each of the two rates lies outside the other's 95 % interval.
 
-    Rates of one study with the same seeds share their models, so most do not move at all; with other seeds about one
-    in twenty moves nowhere by chance and this rule, which asks both intervals, calls fewer.
+    Rates of one study with the same seeds share their models, so most do not move at all. With other seeds there are
+    other owners, and some rates move by chance: ``set_up`` says when seeds differ.
     """
     before, after = ({(c.method, c.what, c.figure): c for c in cells(table)} for table in (old, new))
     shared = [key for key in after if key in before]

@@ -6,7 +6,7 @@ distribution is asked for, so that importing this package costs no more than num
 """
 
 from minutia.stats.evalues import LabelEProcess, average, e_to_p, full_error, label_e_path, p_to_e
-from minutia.stats.intervals import Interval, clopper_pearson, upper_bound_if_none
+from minutia.stats.intervals import Interval, clopper_pearson, clustered, upper_bound_if_none
 from minutia.stats.multiple import (
     bonferroni,
     cluster_p,
@@ -44,6 +44,7 @@ __all__ = [
     "calibrators_needed",
     "clopper_pearson",
     "cluster_p",
+    "clustered",
     "combine_rank_exact",
     "complete_columns",
     "critical_rank",

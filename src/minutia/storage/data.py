@@ -45,9 +45,11 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """Digest of all four arrays."""
+        """Digest of all four arrays and, where it is no image of 256 grey levels, of what the numbers mean."""
         parts = (self.inputs, self.labels, self.test_inputs, self.test_labels)
-        return sha256(canonical_json([array_digest(a) for a in parts]).encode())
+        meaning = [self.content, list(self.bounds), self.levels]
+        usual = [] if meaning == ["image", [0.0, 1.0], 256] else [meaning]
+        return sha256(canonical_json([*(array_digest(a) for a in parts), *usual]).encode())
 
     @property
     def classes(self) -> int:

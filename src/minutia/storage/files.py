@@ -31,9 +31,9 @@ def write_atomically(path: Path, data: bytes, *, private: bool = True) -> None:
     A link is followed; devices, pipes and folders are refused, since the rename would put a file in their place.
     """
     path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        raise FileError(f"expected a file to write to, got {path}, which is none: choose another place")
     try:
+        if path.exists() and not path.is_file():
+            raise FileError(f"expected to write {path}, got something that is no file: choose another place")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

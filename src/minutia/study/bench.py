@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from minutia import api, catalog
-from minutia.core.attack import parts
-from minutia.core.errors import UsageError
+from minutia.core.attack import parts, state_of
+from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.storage.models import Entry, ModelStore
 from minutia.study import claims, zoo
@@ -80,6 +80,11 @@ def run(study: Study, root: Path, engine: Engine, *, told: Told | None = None) -
     Every finished job is kept in ``root``; the same call after a kill does only the rest and gives the same table.
     """
     store = ModelStore(root)
+    if not store.own:
+        raise FileError(
+            f"expected a folder that was made here, got {root}, whose journal may name code: choose another folder, or "
+            "read its zoo and 'minutia null trust' it"
+        )
     bench = _Bench(study, store, engine, told or (lambda title: lambda done, total, what: None))
     houses = bench.houses()
     bench.copies(houses)
@@ -153,8 +158,8 @@ class _Bench:
             seed,
             "scratch",
             by_role["owner"][0],
-            by_role.get("spent", []),
-            by_role["calibrator"],
+            _sound(by_role.get("spent", [])),
+            _sound(by_role["calibrator"]),
             HARDEST_RUNG,
             by_role["companion"][0],
         )
@@ -185,7 +190,8 @@ class _Bench:
         built, houses = iter(self._build(tasks, "children of an ancestor")), []
         for seed in ancestors:
             by_role = {role: [next(built) for _ in range(number)] for role, number in sizes.items()}
-            house = House(seed, "ancestor", by_role["owner"][0], by_role["spent"], by_role["calibrator"], ANCESTOR)
+            sound = {role: _sound(some) for role, some in by_role.items()}
+            house = House(seed, "ancestor", by_role["owner"][0], sound["spent"], sound["calibrator"], ANCESTOR)
             house.suspects = [
                 Suspect(seed, "unrelated", ANCESTOR, entry, i, house="ancestor")
                 for i, entry in enumerate(by_role["innocent"])
@@ -328,7 +334,12 @@ def _row(suspect: Suspect, method: str, found: dict[str, Any]) -> dict[str, Any]
     }
     state = {"state": "failed", "why": str(found["failed"])} if "failed" in found else {}
     who = found.get("model") or f"{suspect.label or suspect.kind} {suspect.number}"
-    found = {"fidelity": {}, **found}
+    found = {"fidelity": {}, **found, "number": suspect.number}
+    if isinstance(suspect.entry, Entry) and not suspect.serving and "state" in found:
+        # Equal weights may have come about in two ways: what it cost stands on the card of this one.
+        found["fidelity"] = dict(suspect.entry.card.fidelity)
+        if found["state"] in ("fine", "destroyed"):
+            found["state"] = state_of(found["fidelity"])
     place = {"x": found["fidelity"].get(suspect.along, suspect.x)}
     return {**named, **place, "method": method, "suspect": f"{who} {suspect.serving}".strip(), **found, **state}
 
@@ -351,6 +362,17 @@ def _suspect(house: House, parent: Entry, truth: str, wanted: Wanted, number: in
         method,
         wanted.along,
     )
+
+
+def _sound(entries: Sequence[Entry]) -> list[Entry]:
+    """Those whose training did not diverge: a model that answers nothing would count in a null and never match."""
+    kept = [entry for entry in entries if not entry.card.fidelity.get("diverged")]
+    if entries and len(kept) < len(entries) / 2:
+        raise ModelError(
+            f"expected trainings that converge, got {len(entries) - len(kept)} of {len(entries)} {entries[0].role} "
+            "models that diverged: choose a smaller learning rate"
+        )
+    return kept
 
 
 def _plain_innocent(suspect: Suspect) -> bool:

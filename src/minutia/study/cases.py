@@ -1,7 +1,7 @@
 """The jobs of a study that ask and judge: enrol an owner, forge a claim, try a suspect."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -112,6 +112,7 @@ class Enrol(_AboutOwner):
             held_out=(data.test_inputs, data.test_labels),
         )
         owner = opened(root, self.owner)
+        owner.card = replace(owner.card, fidelity=_timeless(owner.card.fidelity))
         started = perf_counter()
         fp = method.extract(owner, material, seed=self.seed, threats=tuple(controls))
         return self.finished(root, fp, perf_counter() - started)
@@ -161,9 +162,11 @@ class Forge(_AboutOwner):
             held_out=(data.test_inputs, data.test_labels),
         )
         accused = opened(root, self.accused) if self.accused else None
+        accuser = opened(root, self.owner)
+        accuser.card = replace(accuser.card, fidelity=_timeless(accuser.card.fidelity))
         started = perf_counter()
         fp = catalog.claim(self.claim).apply(
-            opened(root, self.owner),
+            accuser,
             material,
             catalog.method(self.method),
             np.random.default_rng(self.seed),
@@ -304,6 +307,11 @@ def early_verdict(
             if verdict.outcome == "match":
                 return verdict
     return method.judge(fp, seen, null, alpha=alpha)
+
+
+def _timeless(fidelity: Mapping[str, float]) -> dict[str, float]:
+    """What a card measured but seconds: they would make every fingerprint of one seed another one."""
+    return {name: value for name, value in fidelity.items() if name != "seconds"}
 
 
 def _file(folder: str, *digests: str) -> str:

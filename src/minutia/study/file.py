@@ -127,11 +127,12 @@ class Study(_Part):
                     f"expected data.{name} with inputs like the owner's {own.inputs.shape[1:]}, got "
                     f"{load_dataset(spec).inputs.shape[1:]} from {spec}: give data of one input shape"
                 )
-        shared = _shared(own, load_dataset(self.data.thief))
-        if shared > OVERLAP_AT_MOST:
-            raise UsageError(
-                f"expected a thief with data of his own, got {shared:.0%} of it from the owner's: give disjoint rows"
-            )
+        for name, spec in (("thief", self.data.thief), ("foreign", self.data.foreign), ("other", self.data.other)):
+            shared = _shared(own, load_dataset(spec)) if spec else 0.0
+            if shared > OVERLAP_AT_MOST:
+                raise UsageError(
+                    f"expected data.{name} without the owner's inputs, got {shared:.0%} of them: give other rows"
+                )
         return self
 
     def rungs(self) -> dict[str, tuple[str, str, Plan]]:
@@ -202,7 +203,7 @@ def study_attacks(study: Study) -> Iterator[Wanted]:
         if "{x}" not in curve.attack:
             raise UsageError(f"expected {{x}} in the attack of curve {curve.title!r}, got {curve.attack!r}")
         for x in curve.x:
-            key = curve.attack.replace("{x}", f"{x:g}")
+            key = curve.attack.replace("{x}", repr(int(x)) if x == int(x) else repr(x))
             yield Wanted(key, catalog.attack(key).key, group_of(key), curve.title, x, curve.copies, curve.along)
 
 
@@ -214,9 +215,9 @@ def _shared(owner: Dataset, thief: Dataset) -> float:
 
 def _labels(study: Study) -> list[str]:
     """Attacks as named: groups are spelled out, what ``without`` names is left out."""
-    left_out = {label for name in study.without for label in _spelled_out(name)}
+    left_out = {catalog.attack(label).key for name in study.without for label in _spelled_out(name)}
     named = [label for name in study.attacks for label in _spelled_out(name)]
-    return [label for label in dict.fromkeys(named) if label not in left_out]
+    return [label for label in dict.fromkeys(named) if catalog.attack(label).key not in left_out]
 
 
 def _spelled_out(name: str) -> tuple[str, ...]:
@@ -235,7 +236,8 @@ def _spelled_out(name: str) -> tuple[str, ...]:
 
 def _sentence(error: ValidationError, where: str) -> str:
     """The first thing that is wrong, in one sentence."""
-    first = error.errors()[0]
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         part = first["loc"][:-1]

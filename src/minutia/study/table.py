@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from minutia.core.fingerprint import HARDEST_RUNG
-from minutia.stats.intervals import clopper_pearson
+from minutia.stats.intervals import clopper_pearson, clustered
 from minutia.stats.nulls import type_one_bound_over
 from minutia.stats.ranking import aruc, auc
 from minutia.storage.tables import SCHEMA, digest
@@ -59,7 +59,8 @@ def distinct(rows: Sequence[Row]) -> list[Row]:
     found: dict[tuple[Any, ...], Row] = {}
     for number, row in enumerate(rows):
         what = [row[name] for name in ("seed", "method", "label", "curve", "x", "suspect", "state")]
-        key = (*what, row.get("observation")) if row["truth"] == "derived" else (number,)
+        same = row["truth"] == "derived" and row["state"] in ("fine", "destroyed")
+        key = (*what, row.get("observation")) if same else (number,)
         found.setdefault(key, row)
     return list(found.values())
 
@@ -91,7 +92,7 @@ def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
         ],
         "rungs": [_rung(rung, some) for rung, some in _rungs(fair)],
         "curves": [_curve(name, some) for name, some in _by("curve", (r for r in asked if r["curve"]))],
-        "lost": _by_accuracy_lost([r for r in asked if r["truth"] == "derived"]),
+        "lost": _by_accuracy_lost([r for r in asked if r["truth"] == "derived" and r["state"] == "fine"]),
         "queries": [{"label": label, "points": _query_points(some)} for label, some in _by("group", copies) if label],
     }
 
@@ -107,10 +108,10 @@ def _attack(label: str, rows: Sequence[Row], innocents: Sequence[float]) -> dict
         "group": rows[0]["group"],
         "n": len(fine),
         **{state.replace("-", "_"): count for state, count in states.items()},
-        "tpr": {alpha: rate(_matches(fine, alpha), len(fine)) for alpha in ALPHAS},
+        "tpr": _matched(fine),
         "by_seed": {str(seed): [_matches(some, "0.01"), len(some)] for seed, some in _by("seed", fine)},
-        "inconclusive": rate(_outcomes(fine, "inconclusive"), len(fine)),
-        "no_match": rate(_outcomes(fine, "no-match"), len(fine)),
+        "inconclusive": _ended(fine, "inconclusive"),
+        "no_match": _ended(fine, "no-match"),
         "auc": _ranked(auc, fine, innocents),
         "aruc": _ranked(aruc, fine, innocents),
         "queries_median": _quantile(matched, 0.5),
@@ -154,7 +155,7 @@ def _curve(name: str, rows: Sequence[Row]) -> dict[str, Any]:
                 "x": x,
                 "n": len(fine),
                 "destroyed": len(some) - len(fine),
-                "tpr": {alpha: rate(_matches(fine, alpha), len(fine)) for alpha in ALPHAS},
+                "tpr": _matched(fine),
                 "score": _middle(row["score"] for row in some),
                 "accuracy_lost": _middle(_cost(some, "accuracy_lost")),
                 "agreement": _middle(_cost(some, "agreement")),
@@ -169,7 +170,7 @@ def _by_accuracy_lost(rows: Sequence[Row]) -> list[dict[str, Any]]:
     for low, high in pairwise(LOST_EDGES):
         some = [r for r in rows if low <= r["fidelity"].get("accuracy_lost", -2.0) < high]
         if some:
-            tpr = {alpha: rate(_matches(some, alpha), len(some)) for alpha in ALPHAS}
+            tpr = _matched(some)
             bands.append({"from": low, "to": high, "n": len(some), "tpr": tpr})
     return bands
 
@@ -186,13 +187,14 @@ def _apart(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Copies that are in no rate, once each: what was destroyed, what diverged, what could not be made."""
     seen: dict[tuple[Any, ...], dict[str, Any]] = {}
     enrolled = {(row["method"], row["seed"]) for row in rows if row["state"] != "failed"}
+    named = ("label", "truth", "kind", "seed", "curve", "x", "state")
     for row in rows:
         # Without a fingerprint nobody is judged: that is the method's failure, not that of each suspect.
         if row["state"] in ("destroyed", "diverged", "failed") and (row["method"], row["seed"]) in enrolled:
             entry = {name: row[name] for name in ("label", "truth", "seed", "state")}
             entry["accuracy"] = row["fidelity"].get("accuracy")
             entry["why"] = row.get("why", "")
-            seen.setdefault((row["suspect"], row["seed"], row["state"]), entry)
+            seen.setdefault(tuple(row.get(name) for name in (*named, "suspect", "number")), entry)
     return list(seen.values())
 
 
@@ -204,6 +206,23 @@ def rate(hits: int, n: int) -> dict[str, Any]:
     """
     low, high = clopper_pearson(hits, n)
     return {"hits": hits, "n": n, "rate": hits / n if n else None, "low": low, "high": high}
+
+
+def _matched(rows: Sequence[Row]) -> dict[str, Any]:
+    """True positive rates of copies at both levels; the interval knows that copies of one owner are alike."""
+    return {alpha: _clustered(rows, alpha, "match") for alpha in ALPHAS}
+
+
+def _ended(rows: Sequence[Row], outcome: str) -> dict[str, Any]:
+    return _clustered(rows, "0.01", outcome)
+
+
+def _clustered(rows: Sequence[Row], alpha: str, outcome: str) -> dict[str, Any]:
+    owners = [list(some) for _, some in _by("seed", rows)]
+    hits = [sum(row["outcome"][alpha] == outcome for row in some) for some in owners]
+    sizes = [len(some) for some in owners]
+    low, high = clustered(hits, sizes)
+    return {**rate(sum(hits), sum(sizes)), "low": low, "high": high}
 
 
 def _matches(rows: Iterable[Row], alpha: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from minutia.core import errors
-from minutia.core.errors import FileError, MinutiaError, ModelError
+from minutia.core.errors import FileError, MinutiaError, MissingExtraError, ModelError
 from minutia.storage.models import ModelStore
 
 MOST_TOGETHER = 32
@@ -129,8 +129,8 @@ def work(root: Path, unit: Sequence[Job]) -> list[Made]:
     kind = type(unit[0])
     try:
         return kind.make(root, unit)
-    except (FileError, OSError, MemoryError):
-        raise  # the machine's fault, not the job's
+    except (FileError, MissingExtraError, ImportError, OSError, MemoryError):
+        raise  # the machine's fault, not the job's: nothing to remember
     except Exception as error:
         if len(unit) > 1:
             return [made for job in unit for made in work(root, [job])]
