@@ -51,9 +51,9 @@ def _words(table: Mapping[str, Any]) -> Iterator[str]:
 
 def _about_rates(table: Mapping[str, Any]) -> str:
     return (
-        "Verdicts *match* at alpha 0.01 of the copies that are still worth stealing, with the interval; copies of one "
-        "owner are not quite independent, so the last column tells the owners apart: matches per seed of the first "
-        "method. *Lost* is the median accuracy lost, in points."
+        "Verdicts *match* at alpha 0.01 of the copies that are still worth stealing, with the interval, which is wider "
+        "where owners differ, because copies of one owner are alike. The last column tells the owners apart: matches per "
+        "seed of the first method. *Lost* is the median accuracy lost, in points."
     )
 
 
