@@ -52,7 +52,7 @@ def _words(table: Mapping[str, Any]) -> Iterator[str]:
 def _about_rates(table: Mapping[str, Any]) -> str:
     return (
         "Verdicts *match* at alpha 0.01 of the copies that are still worth stealing, with the interval, which is wider "
-        "where owners differ, because copies of one owner are alike. The last column tells the owners apart: matches per "
+        "where owners differ, because copies of one owner are alike. The last column tells owners apart: matches per "
         "seed of the first method. *Lost* is the median accuracy lost, in points."
     )
 
