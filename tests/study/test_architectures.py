@@ -21,6 +21,7 @@ LEARNS = {
     "letters_cnn": ("sklearn:photos?size=28", 0.6),
     "letters_mlp": ("sklearn:photos?size=28", 0.37),
     "tabular_mlp": ("sklearn:breast_cancer", 0.92),
+    "tabular_wide_mlp": ("sklearn:breast_cancer", 0.92),
     "wine_mlp": ("sklearn:wine", 0.8),
     "topics_net": ("text:topics", 0.8),
     "topics_bag": ("text:topics", 0.85),
