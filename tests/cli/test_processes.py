@@ -92,7 +92,8 @@ def test_an_interrupted_extraction_leaves_the_old_files(place):
     waited_for(place / "new", 3)
     os.killpg(child.pid, signal.SIGINT)
     out, err = child.communicate(timeout=60)
-    assert (child.returncode, out) == (130, "") and err.count("\n") == 1
+    assert (child.returncode, out) == (130, ""), err
+    assert err.count("\n") == 1
     after = files(place)
     # Opening a journal may tidy its file; what it says is tested elsewhere.
     kept = [n for n in before if "journal" not in n]

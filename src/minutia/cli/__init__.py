@@ -79,10 +79,21 @@ def run(arguments: list[str]) -> int:
     except (BrokenPipeError, SystemExit):  # typer exits with 1 where the reader of a pipe went away
         return 2
     except Exception as error:
-        return _failed(error)
+        if not _interrupted(error):
+            return _failed(error)
+        code = INTERRUPTED
     if code == INTERRUPTED:  # some versions of typer return it, others raise
         typer.echo("interrupted: the same command continues where it stopped", err=True)
     return code
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: libraries may answer an interrupt that hits them with an error of their own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _failed(error: Exception) -> int:
