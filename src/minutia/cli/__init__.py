@@ -88,7 +88,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: libraries may answer an interrupt that hits them with an error of their own."""
+    """Whether Ctrl-C is behind an error: a library that it hits may answer with an error of its own."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
