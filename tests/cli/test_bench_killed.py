@@ -40,13 +40,12 @@ def noted(folder):
 def test_kills_change_nothing(place):
     folder = place / "killed"
     seen, kills = {}, 0
-    for seconds in (2.0, 3.0, 3.5, 4.0, 4.5, 60.0):
+    for more in (5, 30, 40, 10**9):
         child = subprocess.Popen(
             [*COMMAND, "--dir", folder], cwd=place, start_new_session=True, stdout=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + seconds
-        while child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while child.poll() is None and len(noted(folder)) < len(seen) + more:
+            time.sleep(0.02)
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
             kills += 1
@@ -54,7 +53,7 @@ def test_kills_change_nothing(place):
         now = noted(folder)
         assert all(now[key] == value for key, value in seen.items()), "a finished job was done again"
         seen = now
-    assert child.returncode == 0 and kills >= 2
+    assert child.returncode == 0 and kills >= 1
     quiet = minutia(place, "bench", "small.toml", "--jobs", "1", "--dir", "quiet")
     assert quiet.code == 0
     tables = [load_table(place / name / "table.json") for name in ("killed", "quiet")]
