@@ -82,7 +82,7 @@ def test_methods_say_that_they_cannot_serve_a_text(tmp_path):
         ).table
     ipguard, noise = method(found, "ipguard"), method(found, "noise_agreement")
     assert "text" in ipguard["failed"][0] and all(a["failed"] == 2 for a in ipguard["attacks"])
-    assert not noise["failed"] and all(a["n"] == 2 for a in noise["attacks"])
+    assert not noise["failed"] and [a["n"] for a in noise["attacks"]] == [2, 2, 1]  # half makes one model
 
 
 def test_a_table_of_numbers_is_a_study_too(tmp_path):
