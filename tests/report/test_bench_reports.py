@@ -63,6 +63,17 @@ def test_a_method_that_loses_to_a_baseline_says_so(table):
         assert "loses to the baseline natural_errors overall" in re.sub(r"\s+", " ", text)
 
 
+def test_a_lost_attack_is_said_even_where_its_groups_sum_hides_it(table):
+    changed = deepcopy(table)
+    for name, hits in (("ipguard", (0, 15)), ("natural_errors", (9, 6)), ("noise_agreement", (0, 0))):
+        for label, number in zip(("distil", "extract_probabilities(student=other)"), hits, strict=True):
+            attack_of(changed, name, label)["tpr"]["0.01"] = rate(number, 15)
+    for text in (terminal(changed), bench_html.render(changed), bench_markdown.page(changed)):
+        assert "on distil: 0 of 15 against 9 of 15" in re.sub(r"\s+", " ", text)
+    attack_of(changed, "natural_errors", "distil")["tpr"]["0.01"] = rate(2, 15)
+    assert "on distil" not in terminal(changed)  # within the intervals nobody lost
+
+
 def test_more_rejections_than_the_bound_are_said(table):
     changed = deepcopy(table)
     rung = bench_words.rung_of(method_of(changed, "ipguard"), "other data")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from minutia.report.bench_words import ALPHA, LOOSE, counts, span
+from minutia.report.bench_words import ALPHA, LOOSE, counts, differ, span
 from minutia.report.words import clean, plural, some
 
 Table = Mapping[str, Any]
@@ -29,7 +29,7 @@ def compare(new: Table, old: Table) -> dict[str, Any]:
     """
     before, after = ({(c.method, c.what, c.figure): c for c in cells(table)} for table in (old, new))
     shared = [key for key in after if key in before]
-    moved = [_moved(after[key], before[key]) for key in shared if _apart(after[key].rate, before[key].rate)]
+    moved = [_moved(after[key], before[key]) for key in shared if differ(after[key].rate, before[key].rate)]
     return {
         "schema": SCHEMA,
         "new": {"name": new["name"], "date": new["date"], "digest": new["digest"]},
@@ -83,13 +83,6 @@ def cells(table: Table) -> Iterator[Cell]:
         for rung in method["rungs"]:
             for alpha in (ALPHA, LOOSE):
                 yield Cell(key, rung["rung"], f"FPR at {float(alpha):.0%}", False, rung[alpha])
-
-
-def _apart(one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
-    """Whether each rate lies outside the other's interval; of nobody judged nothing is known."""
-    if not one["n"] or not two["n"]:
-        return False
-    return not two["low"] <= one["rate"] <= two["high"] and not one["low"] <= two["rate"] <= one["high"]
 
 
 def _moved(new: Cell, old: Cell) -> dict[str, Any]:

@@ -277,6 +277,36 @@ def lost_groups(table: Table, method: Entry) -> list[Loss]:
     return found
 
 
+def differ(one: Entry, two: Entry) -> bool:
+    """Whether each rate lies outside the other's interval; of nobody judged nothing is known.
+
+    >>> some, none = {"n": 9, "rate": 0.4, "low": 0.2, "high": 0.6}, {"n": 9, "rate": 0.0, "low": 0.0, "high": 0.3}
+    >>> differ(some, none), differ(some, some), differ(some, NOBODY)
+    (True, False, False)
+    """
+    if not one["n"] or not two["n"]:
+        return False
+    return not two["low"] <= one["rate"] <= two["high"] and not one["low"] <= two["rate"] <= one["high"]
+
+
+def lost_attacks(table: Table, method: Entry) -> list[tuple[str, str, str]]:
+    """Attacks on which the best baseline's rate is above and neither lies in the other's interval: attack, it, counts.
+
+    Only those that no lost group names already: a sum over a group can hide them.
+    """
+    lost = {loss.group for loss in lost_groups(table, method)}
+    rivals = [m for m in table["methods"] if m["baseline"] and not method["baseline"]]
+    found = []
+    for attack in (a for a in method["attacks"] if a["group"] not in lost):
+        mine = attack["tpr"][ALPHA]
+        theirs = [(a["tpr"][ALPHA], r["method"]) for r in rivals if (a := attack_of(r, attack["attack"]))]
+        better = [(t["rate"], r, t) for t, r in theirs if differ(mine, t) and t["rate"] > mine["rate"]]
+        if better:
+            _, rival, rate = max(better, key=lambda b: b[:2])
+            found.append((attack["attack"], rival, f"{counts(mine)} against {counts(rate)}"))
+    return found
+
+
 def losses(table: Table, method: Entry, called: Mapping[str, str]) -> list[str]:
     """Where a naive baseline does better, said plainly."""
     found = []
@@ -290,6 +320,8 @@ def losses(table: Table, method: Entry, called: Mapping[str, str]) -> list[str]:
         (a, b), (c, d) = loss.mine, loss.theirs
         group = clean(loss.group) or "attacks without a group"
         where.setdefault(loss.baseline, []).append(f"in {group}: {a} of {b} against {c} of {d}")
+    for label, baseline, score in lost_attacks(table, method):
+        where.setdefault(baseline, []).append(f"on {clean(label)}: {score.replace('/', ' of ')}")
     found += [f"loses to the baseline {called[rival]} {'; '.join(places)}" for rival, places in where.items()]
     return found
 
