@@ -38,8 +38,8 @@ def _intro(table: Mapping[str, Any]) -> str:
     seeds = ", ".join(str(s) for s in table["seeds"])
     return (
         f"Measured {_text(table['date'])}, seeds {seeds}. Every seed has its own owner, null models, copies and "
-        "innocents. Intervals are Clopper-Pearson, 95 %, over models, for copies widened by how owners differ. Digest of "
-        "the table: "
+        "innocents. Intervals are Clopper-Pearson, 95 %, over models, for copies widened by how owners differ. "
+        "Digest of the table: "
         f"`{_text(table['digest'], 100)}`."
     )
 
