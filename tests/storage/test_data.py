@@ -96,6 +96,12 @@ def test_the_digest_is_that_of_the_content(tmp_path):
     assert load_dataset(saved(tmp_path / "three.npz", inputs=X, labels=(Y + 1) % 3)).digest != one
 
 
+def test_the_digest_tells_what_the_numbers_mean(tmp_path):
+    """The same numbers as text or as a table are crafted, stored and attacked in other ways."""
+    path = saved(tmp_path / "tokens.npz", inputs=np.arange(40.0).reshape(10, 4), labels=np.arange(10) % 2)
+    assert load_dataset(f"{path}?content=text").digest != load_dataset(f"{path}?content=tabular").digest
+
+
 BAD = {
     "no arrays": {},
     "other names": {"images": X, "targets": Y},

@@ -1,13 +1,16 @@
 """Bench on small models: every stage, the same table again, and what cannot be served or made."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from minutia import catalog
 from minutia.core.access import Access
+from minutia.core.errors import FileError, ModelError
 from minutia.core.fingerprint import HARDEST_RUNG
+from minutia.core.model import ModelCard
 from minutia.models.metered import Metered
 from minutia.storage.files import load_fingerprint, load_null
 from minutia.storage.models import Entry, ModelStore
@@ -154,6 +157,21 @@ def _judges(fp, null, row):
     """Whether this pair judged the row: the ancestor's house has a null of its own."""
     family = "same public ancestor, other fine-tune"
     return null.observations[0].protocol == fp.probes.digest and (null.rung == family) == (row["kind"] == family)
+
+
+def test_a_folder_from_elsewhere_is_refused_because_its_journal_may_name_code(ran, points, tmp_path, monkeypatch):
+    shutil.copytree(ran[1], tmp_path / "gift")
+    monkeypatch.setenv("MINUTIA_DATA_DIR", str(tmp_path / "another user"))
+    with pytest.raises(FileError, match="expected a folder that was made here"):
+        bench.run(small(points), tmp_path / "gift", Local(1))
+
+
+def test_null_models_that_diverged_are_left_out_and_too_many_are_an_error():
+    cards = [ModelCard(str(i), str(i), fidelity={"diverged": 1.0} if i < 3 else {}) for i in range(10)]
+    entries = [Entry("calibrator", HARDEST_RUNG, "toy:mlp", card, None) for card in cards]
+    assert bench._sound(entries) == entries[3:] and bench._sound([]) == []
+    with pytest.raises(ModelError, match=r"got 3 of 5 calibrator models that diverged"):
+        bench._sound(entries[:5])
 
 
 def test_an_attack_that_cannot_be_made_is_a_row_with_a_reason(points, tmp_path):

@@ -39,9 +39,13 @@ class Square:
             with Path(job.log).open("a") as file:
                 file.write(f"{job.number}\n")
             if job.breaks:
-                raise {"value": ValueError, "model": ModelError, "file": FileError, "disk": OSError}[job.breaks](
-                    "no\n  luck"
-                )
+                raise {
+                    "value": ValueError,
+                    "model": ModelError,
+                    "file": FileError,
+                    "disk": OSError,
+                    "package": ImportError,
+                }[job.breaks]("no\n  luck")
         return [Made({"square": job.number**2}, {name_of(job.number): b"x"} if job.filed else {}) for job in jobs]
 
 
@@ -172,9 +176,9 @@ def test_one_broken_job_in_a_bundle_spoils_no_other(store, log):
     }
 
 
-@pytest.mark.parametrize(("breaks", "kind"), [("file", FileError), ("disk", OSError)])
+@pytest.mark.parametrize(("breaks", "kind"), [("file", FileError), ("disk", OSError), ("package", ImportError)])
 def test_the_machines_fault_is_never_the_jobs(store, log, breaks, kind):
-    """A full disk says nothing about the job, so it is raised and not kept."""
+    """A full disk or a missing package says nothing about the job, so it is raised and not kept."""
     jobs = [Square(n, log, bundle="b", breaks=breaks if n == 1 else "") for n in range(3)]
     with pytest.raises(kind):
         perform(store, jobs, Local(1), tolerant=True)

@@ -5,7 +5,7 @@ copies by thieves who know the probes, false claims, verdicts. Inside a stage ev
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,51 +19,11 @@ from minutia.study import claims, zoo
 from minutia.study.battery import knows_probes
 from minutia.study.cases import Enrol, Trial
 from minutia.study.file import DISJOINT, Study, Wanted, study_attacks
+from minutia.study.house import ANCESTOR, House, Suspect
 from minutia.study.table import About, table
 from minutia.study.work import Engine, Progress, perform
 
 Told = Callable[[str], Progress]
-ANCESTOR = "same public ancestor, other fine-tune"
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A model on trial and what a table must know of it; ``entry`` is the reason where it could not be made.
-
-    ``only`` names the method whose fingerprint it was made against, ``house`` the owner's (see ``House``).
-    """
-
-    seed: int
-    truth: str
-    kind: str
-    entry: Entry | str
-    number: int
-    label: str = ""
-    group: str = ""
-    attack: str = ""
-    serving: str = ""
-    curve: str = ""
-    x: float | None = None
-    only: str = ""
-    along: str = ""
-    house: str = "scratch"
-
-
-@dataclass
-class House:
-    """An owner with everything that was trained around him; there is one from scratch and one from an ancestor."""
-
-    seed: int
-    name: str
-    owner: Entry
-    spent: list[Entry]
-    calibrators: list[Entry]
-    rung: str
-    companion: Entry | None = None
-    craft: list[Entry] = field(default_factory=list)
-    controls: list[Entry] = field(default_factory=list)
-    suspects: list[Suspect] = field(default_factory=list)
-    enrolled: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,8 +42,7 @@ def run(study: Study, root: Path, engine: Engine, *, told: Told | None = None) -
     store = ModelStore(root)
     if not store.own:
         raise FileError(
-            f"expected a folder that was made here, got {root}, whose journal may name code: choose another folder, or "
-            "read its zoo and 'minutia null trust' it"
+            f"expected a folder that was made here, got {root}, whose journal may name code: choose another with --dir"
         )
     bench = _Bench(study, store, engine, told or (lambda title: lambda done, total, what: None))
     houses = bench.houses()
@@ -193,8 +152,7 @@ class _Bench:
             sound = {role: _sound(some) for role, some in by_role.items()}
             house = House(seed, "ancestor", by_role["owner"][0], sound["spent"], sound["calibrator"], ANCESTOR)
             house.suspects = [
-                Suspect(seed, "unrelated", ANCESTOR, entry, i, house="ancestor")
-                for i, entry in enumerate(by_role["innocent"])
+                Suspect(seed, "unrelated", ANCESTOR, entry, i) for i, entry in enumerate(by_role["innocent"])
             ]
             houses.append(house)
         return houses
@@ -236,7 +194,7 @@ class _Bench:
 
     def _attacked(self, house: House, *, adaptive: bool) -> Iterator[tuple[Suspect, zoo.Task | None]]:
         """Suspects of one house with the task that makes each (none: the parent itself, with a defence in front)."""
-        innocents = [s.entry for s in house.suspects if _plain_innocent(s) and isinstance(s.entry, Entry)]
+        innocents = house.innocents
         for place, wanted in enumerate(study_attacks(self.study)):
             if knows_probes(wanted.key) != adaptive:
                 continue
@@ -286,7 +244,7 @@ class _Bench:
             )
             for house, key in pairs
         ]
-        found = perform(self.store, _any(jobs), self.engine, progress=self.told("fingerprints"), tolerant=True)
+        found = perform(self.store, jobs, self.engine, progress=self.told("fingerprints"), tolerant=True)
         for (house, key), value in zip(pairs, found, strict=True):
             trained = sum(e.card.fidelity.get("seconds", 0.0) for e in (*house.spent, *house.craft, *house.controls))
             house.enrolled[key] = {**value, "auxiliary_seconds": trained}
@@ -303,7 +261,7 @@ class _Bench:
         companions = {house.seed: house.companion for house in houses if house.companion}
         asked = [self._trial(s, found, companions) for s, _, found in cases]
         jobs = [job for job in asked if job is not None]
-        made = iter(perform(self.store, _any(jobs), self.engine, progress=self.told("verdicts"), tolerant=True))
+        made = iter(perform(self.store, jobs, self.engine, progress=self.told("verdicts"), tolerant=True))
         return [
             _row(suspect, key, found if "failed" in found else next(made) if job else {"failed": suspect.entry})
             for (suspect, key, found), job in zip(cases, asked, strict=True)
@@ -375,10 +333,6 @@ def _sound(entries: Sequence[Entry]) -> list[Entry]:
     return kept
 
 
-def _plain_innocent(suspect: Suspect) -> bool:
-    return suspect.kind == HARDEST_RUNG and not suspect.attack
-
-
 def _known(house: House) -> dict[str, str]:
     """Fingerprint files by method: what a thief may get to know."""
     return {method: found["fingerprint"] for method, found in house.enrolled.items() if "fingerprint" in found}
@@ -396,7 +350,3 @@ def _check_split(house: House) -> None:
                     f"expected unrelated models of one role each, got {entry.card.root[:19]}… for {role} and "
                     f"{seen[entry.card.root]}: does the training function fix its own seed?"
                 )
-
-
-def _any(jobs: Sequence[Any]) -> list[Any]:
-    return list(jobs)

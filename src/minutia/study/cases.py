@@ -27,7 +27,7 @@ from minutia.storage.data import load_dataset
 from minutia.storage.files import fingerprint_bytes, load_fingerprint, load_null, null_bytes
 from minutia.storage.models import Entry
 from minutia.study.work import Made
-from minutia.study.zoo import held_out, material_of, opened, weight_files
+from minutia.study.zoo import held_out, opened, thief, weight_files
 
 ALPHAS = (0.01, 0.05)
 
@@ -179,8 +179,8 @@ class Forge(_AboutOwner):
 class Trial:
     """One suspect asked one fingerprint's probes and judged at every level; serving defences are put on here.
 
-    ``fingerprint`` and ``null`` are files of the store; ``data``, ``foreign`` and ``companion`` are the thief's, for
-    defences that need them. ``access`` is what the suspect shows: labels or scores.
+    ``fingerprint`` and ``null`` are files of the store; ``data`` and ``companion`` are the thief's, for defences
+    that need them. ``access`` is what the suspect shows: labels or scores.
     """
 
     fingerprint: str
@@ -191,9 +191,6 @@ class Trial:
     serving: str = ""
     companion: Entry | None = None
     access: str = "labels"
-    foreign: str = ""
-    student: str = ""
-    disclosed: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -236,8 +233,9 @@ class Trial:
         """Everything the table needs of one suspect; a suspect that cannot be asked says why."""
         suspect = opened(root, self.suspect)
         if self.serving:
+            material = thief(self.data, companion=opened(root, self.companion) if self.companion else None)
             attack = catalog.attack(self.serving)
-            suspect = attack.apply(suspect, material_of(root, self), np.random.default_rng(self.seed))
+            suspect = attack.apply(suspect, material, np.random.default_rng(self.seed))
         state: dict[str, Any] = {"model": self.suspect.card.id, "fidelity": self.fidelity(suspect)}
         if "diverged" in state["fidelity"]:
             return {**state, "state": "diverged"}

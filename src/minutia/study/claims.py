@@ -1,20 +1,17 @@
 """False claims in a study: an accuser forges a fingerprint, a judge tries innocents with null models of his own."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minutia import catalog
-from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.stats.nulls import type_one_bound_over
 from minutia.storage.models import Entry, ModelStore
 from minutia.study.cases import ALPHAS, Forge, Trial
+from minutia.study.file import Study
+from minutia.study.house import House
 from minutia.study.table import rate
 from minutia.study.work import Engine, Progress, perform
 from minutia.study.zoo import seed_of
-
-if TYPE_CHECKING:
-    from minutia.study.bench import House
-    from minutia.study.file import Study
 
 PUBLISHED = 0.75
 """Match rate from which published rules accuse (Lukas et al., ICLR 2021, use 0.75), whatever innocents would score."""
@@ -23,7 +20,7 @@ ACCUSED = 10
 
 
 def run(
-    study: "Study", store: ModelStore, engine: Engine, houses: Sequence["House"], progress: Progress
+    study: Study, store: ModelStore, engine: Engine, houses: Sequence[House], progress: Progress
 ) -> list[dict[str, Any]]:
     """Every claim with every method that is no baseline: how often innocents are convicted, and by which rule.
 
@@ -43,7 +40,7 @@ def run(
         if "failed" not in value
         for entry in innocents
     ]
-    rows = iter(perform(store, list(trials), engine, progress=progress, tolerant=True))
+    rows = iter(perform(store, trials, engine, progress=progress, tolerant=True))
     found: dict[tuple[str, str], list[tuple[int, list[dict[str, Any]]]]] = {}
     failed: dict[tuple[str, str], str] = {}
     for (claim, method, house, innocents, _), value in zip(forged, values, strict=True):
@@ -56,11 +53,9 @@ def run(
     ]
 
 
-def _forges(study: "Study", claim: str, method: str, house: "House") -> list[tuple[tuple[Entry, ...], Forge]]:
+def _forges(study: Study, claim: str, method: str, house: House) -> list[tuple[tuple[Entry, ...], Forge]]:
     """Who is tried with which forgery: all innocents with one, or each accused with one of his own."""
-    innocents = tuple(
-        s.entry for s in house.suspects if s.kind == HARDEST_RUNG and not s.attack and isinstance(s.entry, Entry)
-    )
+    innocents = tuple(house.innocents)
 
     def forge(accused: Entry | None, number: int) -> Forge:
         return Forge(

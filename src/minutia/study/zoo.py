@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def build(
     The same call after a kill continues where it stopped and gives the same entries.
     """
     if engine is not None:
-        return [Entry.from_plain(v["entry"]) for v in perform(store, _jobs(tasks), engine, progress=progress)]
+        return [Entry.from_plain(v["entry"]) for v in perform(store, tasks, engine, progress=progress)]
     with Local(jobs) as own:
         return build(store, tasks, progress=progress, engine=own)
 
@@ -113,12 +113,8 @@ def try_build(
     store: ModelStore, tasks: Sequence[Task], engine: Engine, progress: Progress | None = None
 ) -> list[Entry | str]:
     """As ``build``, with the reason in place of a model that could not be made."""
-    found = perform(store, _jobs(tasks), engine, progress=progress, tolerant=True)
+    found = perform(store, tasks, engine, progress=progress, tolerant=True)
     return [v["failed"] if "failed" in v else Entry.from_plain(v["entry"]) for v in found]
-
-
-def _jobs(tasks: Sequence[Task]) -> list[Any]:
-    return list(tasks)
 
 
 def weight_files(entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -222,17 +218,6 @@ def thief(
     )
 
 
-def material_of(root: Path, task: Any) -> Material:
-    """What the thief of a task may use; it names ``data``, ``foreign``, ``companion``, ``student``, ``disclosed``."""
-    return thief(
-        task.data,
-        foreign=task.foreign,
-        student=task.student,
-        companion=opened(root, task.companion) if task.companion else None,
-        disclosed=root / task.disclosed if task.disclosed else None,
-    )
-
-
 def _kept(task: Task, made: Model) -> Made:
     """The finished model: its entry for the journal, its weights as a file."""
     assert isinstance(made, WeightModel)
@@ -287,5 +272,11 @@ def _tuned(root: Path, task: Task) -> TrainableModel:
 def _attacked(root: Path, task: Task) -> Model:
     """An attack on a stored parent with the attacker's own material."""
     assert task.parent is not None
-    parent = opened(root, task.parent)
-    return catalog.attack(task.attack).apply(parent, material_of(root, task), np.random.default_rng(task.seed))
+    material = thief(
+        task.data,
+        foreign=task.foreign,
+        student=task.student,
+        companion=opened(root, task.companion) if task.companion else None,
+        disclosed=root / task.disclosed if task.disclosed else None,
+    )
+    return catalog.attack(task.attack).apply(opened(root, task.parent), material, np.random.default_rng(task.seed))
