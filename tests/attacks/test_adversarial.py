@@ -11,7 +11,6 @@ from minutia.attacks.crafting import across, gradients, probabilities, worst_cas
 from minutia.checks import toy_bench
 from minutia.core.errors import UsageError
 from minutia.core.material import Material
-from minutia.core.model import Plan
 from minutia.core.probe import numbered
 from minutia.models.toy import ToyClassifier
 
@@ -24,18 +23,6 @@ SQUARE = Material(np.zeros((1, 2)), np.zeros(1, int))
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """A victim for handwritten digits, and a thief's material with probes on the victim's boundary."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    order = rng().permutation(len(found.target))
-    x, y = (found.images[order] / 16).astype(np.float32)[:, None], found.target[order]
-    victim = ToyClassifier.fresh((64, 32, 10), 1).trained(x[:600], y[:600], Plan(20, learning_rate=5e-3), 0)
-    return victim, Material(x[600:1000], y[600:1000], held_out=(x[1000:], y[1000:]))
 
 
 def labels_of(model, inputs):

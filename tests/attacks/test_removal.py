@@ -11,8 +11,8 @@ from minutia.checks import toy_bench
 from minutia.core.access import Access
 from minutia.core.answers import Answers
 from minutia.core.errors import UsageError
-from minutia.core.material import Disclosed, Material
-from minutia.core.model import ModelCard, Plan
+from minutia.core.material import Disclosed
+from minutia.core.model import ModelCard
 from minutia.core.probe import numbered
 from minutia.models.toy import ToyClassifier
 
@@ -22,18 +22,6 @@ TOY, THIEF = BENCH.owner, BENCH.thief
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """A victim for handwritten digits, and a thief's material."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    order = rng().permutation(len(found.target))
-    x, y = (found.images[order] / 16).astype(np.float32)[:, None], found.target[order]
-    victim = ToyClassifier.fresh((64, 32, 10), 1).trained(x[:600], y[:600], Plan(20, learning_rate=5e-3), 0)
-    return victim, Material(x[600:1000], y[600:1000], held_out=(x[1000:], y[1000:]))
 
 
 def moved(copy, victim, inputs):
