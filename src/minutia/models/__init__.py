@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from minutia.core.code import one_line
 from minutia.core.errors import FileError, UsageError
+
+__all__ = ["one_line", "read_bounded", "split_spec", "whole_number"]
 
 
 def split_spec(rest: str, allowed: Sequence[str] = ()) -> tuple[str, dict[str, str]]:
@@ -54,12 +57,3 @@ def read_bounded(path: Path, what: str, limit: int) -> bytes:
     if len(data) > limit:
         raise FileError(f"expected {what} of at most {limit >> 20} MiB, got more at {path}: choose a smaller file")
     return data
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    r"""Shorten the text of somebody else's error for our own sentence.
-
-    >>> one_line(ValueError("first\nsecond")), one_line(KeyError())
-    ('first', 'KeyError')
-    """
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]

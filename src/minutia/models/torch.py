@@ -1,9 +1,6 @@
 """PyTorch models: any ``nn.Module`` from Python, or ``torch:module:factory?weights=x.safetensors``."""
 
-import importlib
-import importlib.util
 import pickle
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -15,12 +12,13 @@ import numpy as np
 
 from minutia.core.access import Access
 from minutia.core.answers import Answers
+from minutia.core.code import one_line, own_code
 from minutia.core.digest import Array, content_digest
-from minutia.core.errors import AnswerError, FileError, MinutiaError, MissingExtraError, ModelError, UsageError
+from minutia.core.errors import AnswerError, FileError, MinutiaError, MissingExtraError, ModelError
 from minutia.core.model import ModelCard, Plan, Steer
 from minutia.core.probe import ProbeSet
 from minutia.core.units import Units
-from minutia.models import one_line, split_spec, whole_number
+from minutia.models import split_spec, whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -231,8 +229,8 @@ def open_model(rest: str) -> TorchModel:
     command line; weights are only ever read as data.
     """
     target, options = split_spec(rest, allowed=("weights", "train", "classes"))
-    factory = _factory(target)
-    trainer = _factory(options["train"]) if "train" in options else None
+    factory = own_code(target, "torch")
+    trainer = own_code(options["train"], "torch") if "train" in options else None
     torch = _torch()
     from minutia.models import torch_training
 
@@ -327,40 +325,6 @@ def _check_names(
                 f"expected {name!r} of shape {tuple(state[name].shape)} as in {owner}, got {tuple(value.shape)} "
                 f"in {what}: name the factory these weights were saved from"
             )
-
-
-def _factory(target: str) -> Callable[[], Any]:
-    """Import the factory; the working directory is searched first, as ``python -m`` does."""
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"expected module:name or file.py:name after torch:, got {target!r}")
-    try:
-        found = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    except Exception as error:
-        raise ModelError(
-            f"expected an importable module {place!r}, got {type(error).__name__}: {one_line(error)}; "
-            "check the name or the path, MINUTIA_DEBUG=1 shows where"
-        ) from error
-    factory = getattr(found, name, None)
-    if not callable(factory):
-        raise ModelError(f"expected a callable {name!r} in {place}, found none: check its spelling")
-    return factory
-
-
-def _from_name(name: str) -> Any:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(name)
-
-
-def _from_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ImportError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextmanager

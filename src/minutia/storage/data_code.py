@@ -1,14 +1,11 @@
 """Data that the user's own code gives: ``torch:module:factory`` or ``torch:file.py:factory``."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minutia.core.code import one_line, own_code
 from minutia.core.digest import Array
 from minutia.core.errors import UsageError
 from minutia.storage.data_arrays import Parts, check_size, checked_pair, parts_of
@@ -20,7 +17,7 @@ def code_parts(target: str, content: str) -> Parts:
     A map-style data set has a length and gives pairs (input, label) by number; inputs are tensors or arrays of one
     shape. It is read once, from 0 to the end, and must give the same every time.
     """
-    found = _called(_factory(target), target)
+    found = _called(own_code(target, "torch", UsageError), target)
     train, test = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     train_pair = _converted(train, target)
     return parts_of(train_pair, None if test is None else _converted(test, target), content, target)
@@ -34,7 +31,7 @@ def _converted(data: Any, target: str) -> tuple[Array, Array]:
     except Exception as error:
         raise UsageError(
             f"expected {target} to return a data set with a length that gives pairs (input, label), got "
-            f"{type(data).__name__}: {_said(error)}"
+            f"{type(data).__name__}: {one_line(error)}"
         ) from error
     check_size(count, first.shape, target, of=max(4, first.itemsize))
     inputs, labels = np.empty((count, *first.shape), first.dtype), []
@@ -51,7 +48,7 @@ def _pair(data: Any, row: int, first: Array, target: str) -> tuple[Array, Any]:
         plain, label = _plain(x), _plain(y).item()
     except Exception as error:
         raise UsageError(
-            f"expected a pair (input, label) as item {row} of {target}, got {type(error).__name__}: {_said(error)}; "
+            f"expected a pair (input, label) as item {row} of {target}, got {type(error).__name__}: {one_line(error)}; "
             "labels are whole numbers"
         ) from error
     if plain.shape != first.shape or plain.dtype != first.dtype:
@@ -77,45 +74,6 @@ def _called(factory: Callable[[], Any], target: str) -> Any:
         return factory()
     except Exception as error:
         raise UsageError(
-            f"expected {target} to return a data set, got {type(error).__name__}: {_said(error)}; "
+            f"expected {target} to return a data set, got {type(error).__name__}: {one_line(error)}; "
             "MINUTIA_DEBUG=1 shows where"
         ) from error
-
-
-def _factory(target: str) -> Callable[[], Any]:
-    """Import the factory; the working directory is searched first, as ``python -m`` does."""
-    place, _, name = target.rpartition(":")
-    if not place or not name:
-        raise UsageError(f"expected torch:module:factory or torch:file.py:factory as data, got torch:{target}")
-    try:
-        found = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    except Exception as error:
-        raise UsageError(
-            f"expected an importable module {place!r}, got {type(error).__name__}: {_said(error)}; "
-            "check the name or the path, MINUTIA_DEBUG=1 shows where"
-        ) from error
-    factory = getattr(found, name, None)
-    if not callable(factory):
-        raise UsageError(f"expected a callable {name!r} in {place}, found none: check its spelling")
-    return factory
-
-
-def _from_name(name: str) -> Any:
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(name)
-
-
-def _from_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise ImportError(f"no file {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _said(error: BaseException) -> str:
-    """The first line of somebody else's error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
