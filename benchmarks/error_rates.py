@@ -1,6 +1,6 @@
 """Type-I error of verify on fresh trained innocents, and power per kind of theft, on one seed of the demo's models."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ from minutia import catalog
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
-from minutia.core.judge import Yardstick, yardstick
 from minutia.core.method import Method
 from minutia.core.model import Model
+from minutia.core.yardstick import Yardstick, yardstick
 from minutia.stats.nulls import redrawn_rate, type_one_bound
 from minutia.storage.data import load_dataset
 from minutia.storage.models import ModelStore
@@ -50,9 +50,10 @@ def type_one(lab: Laboratory, seed: int) -> dict[str, Any]:
     method = catalog.method(lab.fp.method)
     seen = [Observation(m.card, lab.fp.probes.ids, m.ask(lab.fp.probes), lab.fp.probes.digest) for m in lab.fresh]
     found: dict[str, Any] = {"innocents": len(seen), "m": lab.null.m}
-    stick = yardstick(method, lab.fp, lab.null, frozenset())
+    stick = yardstick(method, lab.fp, lab.null)
     paths = np.array([stick.path(o) for o in (*lab.null.observations, *seen)])
-    pool, last = stick.scale.transform(paths).max(axis=1), paths[:, -1]
+    pool = np.array([stick.standardised(path).max() for path in paths])
+    last = np.array([stick.shown(path)[-1] for path in paths])
     for alpha in ALPHAS:
         early = [method.verify(lab.fp, m, lab.null, alpha=alpha) for m in lab.fresh]
         whole = [method.judge(lab.fp, o, lab.null, alpha=alpha) for o in seen]
@@ -90,13 +91,11 @@ def owner(root: Path, seed: int) -> tuple[Model, Array]:
 
 def _redrawn_matches(stick: Yardstick, paths: Array, alpha: float, rng: np.random.Generator) -> float:
     """Mean share of matches over redrawn null sets: calibrators drawn from all innocents, the others judged."""
-    m, rates = len(stick.null), []
+    rates = []
     for _ in range(MATCH_REDRAWS):
         order = rng.permutation(len(paths))
-        raw, fresh = paths[order[:m]], paths[order[m:]]
-        halfway = stick.halfway + (raw.mean(axis=0) - stick.raw.mean(axis=0)) / 2
-        drawn = replace(stick, raw=raw, null=stick.scale.transform(raw), halfway=halfway)
-        rates.append(np.mean([drawn.convicts(path, alpha) for path in fresh]))
+        drawn = stick.against(paths[order[: stick.m]])
+        rates.append(np.mean([drawn.convicts(path, alpha) for path in paths[order[stick.m :]]]))
     return float(np.mean(rates))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from minutia import catalog
 from minutia.core.access import Access, require
-from minutia.core.answers import Observation
 from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
@@ -185,12 +184,11 @@ def observe_null(fp: Fingerprint, store: ModelStore, *, progress: zoo.Progress |
     """Ask every calibrator of a store the fingerprint's probes."""
     header, entries = store.manifest()
     chosen = [e for e in entries if e.role == "calibrator"]
-    seen = []
+    method, seen = catalog.method(fp.method), []
     for done, entry in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen), "observing")
-        model = zoo.open_entry(store, entry)
-        seen.append(Observation(model.card, fp.probes.ids, model.ask(fp.probes), fp.probes.digest))
+        seen.append(method.asked(zoo.open_entry(store, entry), fp.probes))
     source = f"{len(seen)} models like {header['like']} on {header['data']}"
     null = Null("unrelated", tuple(seen), header["rung"], source) if seen else Null.none()
     null.check(fp)

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from handmade import fingerprint, matching, null
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import array_digest, canonical_json, content_digest, sha256
-from minutia.core.fingerprint import Fingerprint, Null
+from minutia.core.fingerprint import Fingerprint, Null, Part
 from minutia.core.model import ModelCard
 from minutia.core.probe import ProbeSet
 
@@ -111,6 +111,7 @@ CHANGED = {
             "occasion": "tuesday",
             "queries": 3,
             "notes": ("other",),
+            "arrays": {"units": np.ones(2)},
         },
         {"occasion", "queries", "notes"},
     ),
@@ -136,6 +137,7 @@ CHANGED = {
             "binds": ("content",),
             "seed": 7,
             "format": 2,
+            "members": (Part("share(probes=3)@1", (0, 1, 2)),),
         },
         set(),
     ),

@@ -143,10 +143,10 @@ def null_path(fingerprint: Path) -> Path:
 def _recognised(fp: "Fingerprint", null: "Null") -> dict[str, str]:
     """How many of the owner's model and the stored copies would be convicted against this null."""
     from minutia import catalog
-    from minutia.core.judge import powers, yardstick
+    from minutia.core.yardstick import powers, yardstick
 
-    stick = yardstick(catalog.method(fp.method), fp, null, frozenset())
-    shares = powers(stick, 0.01)
+    stick = yardstick(catalog.method(fp.method), fp, null)
+    shares = powers(stick, fp, 0.01)
     return {kind: f"{round(share * len(fp.controls[kind]))}/{len(fp.controls[kind])}" for kind, share in shares.items()}
 
 

@@ -110,6 +110,43 @@ class Answers:
         columns = {name: _joined_column(parts, name) for name in ("scores", "logits", "usage", "text")}
         return cls(status, labels, **columns)
 
+    def showing(self, most: int) -> "Answers":
+        """The same answers with the ``most`` largest scores of each row; the others are NaN, 0 leaves labels only.
+
+        >>> Answers.from_scores(np.array([[0.5, 0.3, 0.2]])).showing(1).scores.tolist()
+        [[0.5, nan, nan]]
+        """
+        if self.scores is None or most >= self.scores.shape[1]:
+            return self
+        if most < 1:
+            return replace(self, scores=None, logits=None)
+        # Of equal scores the first classes are kept, as argmax does.
+        ranks = np.argsort(np.argsort(-np.nan_to_num(self.scores, nan=-np.inf), axis=1, kind="stable"), axis=1)
+        return replace(self, scores=np.where(ranks < most, self.scores, np.nan).astype(np.float32), logits=None)
+
+    def probabilities(self, classes: int) -> Array:
+        """Probabilities (n, classes): scores that were not told share what is left; of labels alone, one-hot.
+
+        Rows without an answer are uniform.
+
+        >>> Answers.from_scores(np.array([[0.6, 0.3, 0.1]])).showing(1).probabilities(3).round(2).tolist()
+        [[0.6, 0.2, 0.2]]
+        >>> Answers.from_labels(np.array([1, -1])).probabilities(2).tolist()
+        [[0.0, 1.0], [0.5, 0.5]]
+        """
+        found = np.full((len(self), classes), 1 / classes)
+        if self.scores is None:
+            rows = np.flatnonzero((self.labels >= 0) & (self.labels < classes))
+            found[rows] = 0.0
+            found[rows, self.labels[rows]] = 1.0
+            return found
+        rows = np.flatnonzero(self.status == Status.OK)
+        told = np.asarray(self.scores[rows, :classes], dtype=float)
+        unknown = ~np.isfinite(told)
+        left = np.clip(1 - np.nansum(told, axis=1), 0, None) / np.maximum(unknown.sum(axis=1), 1)
+        found[rows] = np.where(unknown, left[:, None], told)
+        return found
+
     def take(self, rows: Sequence[int] | Array) -> "Answers":
         """The answers at these rows, in this order."""
         rows = np.asarray(rows, dtype=int)
@@ -154,7 +191,8 @@ class Observation:
     """What one model answered to which probes: everything a judge may look at.
 
     ``asked`` are probe ids in the order of asking, ``protocol`` is the digest of the whole probe set,
-    ``queries`` the forward passes paid for, ``occasion`` a date, provider and round of asking.
+    ``queries`` the forward passes paid for, ``occasion`` a date, provider and round of asking. ``arrays`` is what a
+    method read off the weights, where it looks at weights instead of asking.
     """
 
     subject: ModelCard
@@ -164,6 +202,7 @@ class Observation:
     occasion: str = ""
     queries: int | None = None
     notes: tuple[str, ...] = field(default=())
+    arrays: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.asked) != len(self.answers):
@@ -197,4 +236,17 @@ class Observation:
         """Digest of the subject's id and root, what was asked and every answer; the occasion is not part of it."""
         who = [self.subject.id, self.subject.root]
         header = [*who, list(self.asked), list(self.answers.text or ()), self.protocol]
-        return content_digest(header, self.answers.arrays())
+        return content_digest(header, {**self.answers.arrays(), **{f"read.{k}": v for k, v in self.arrays.items()}})
+
+    @property
+    def shows(self) -> int:
+        """Scores per answer that the subject tells: 0 labels only, k the largest k, the number of classes all."""
+        scores = self.answers.scores
+        if scores is None:
+            return 0
+        told = np.isfinite(scores[self.answers.status == Status.OK]).sum(axis=1)
+        return int(told.min()) if len(told) else scores.shape[1]
+
+    def showing(self, most: int) -> "Observation":
+        """The same observation as seen by someone who is told at most so many scores per answer."""
+        return self if self.shows <= most else replace(self, answers=self.answers.showing(most))

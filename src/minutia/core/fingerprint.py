@@ -1,9 +1,9 @@
 """The fingerprint and the null: frozen values with a digest."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array, content_digest
@@ -27,13 +27,21 @@ THREATS = (
 HARDEST_RUNG = "same data and recipe, other seed"
 
 
+class Part(NamedTuple):
+    """One method of a portfolio: its key and the rows of the common probes that are its own."""
+
+    method: str
+    rows: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
     """What the owner enrolled: probes in order of asking, his answers, and the controls.
 
     ``reference`` are the answers of spent models (they screened the probes and scale the looks), ``spent`` their
     roots. ``controls`` are answers of the owner's model asked again ("owner") and of stored copies per kind.
-    ``schedule`` are the looks of the path test, ``threats`` the kinds that ``no-match`` must rule out.
+    ``schedule`` are the looks of the path test, ``threats`` the kinds that ``no-match`` must rule out. ``members`` are
+    the methods of a portfolio, whose arrays are named by their place ("0.weights").
     """
 
     method: str
@@ -50,9 +58,10 @@ class Fingerprint:
     binds: tuple[str, ...]
     seed: int
     format: int = FORMAT
+    members: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
-        looks = (0, *self.schedule)
+        looks = (0, *self.schedule) if len(self.probes) else (-1, *self.schedule)
         stored = [*self.reference, *(o for some in self.controls.values() for o in some)]
         fine = {
             "answers to all probes": len(self.answers) == len(self.probes),
@@ -79,7 +88,29 @@ class Fingerprint:
             "threats": list(self.threats),
             "binds": list(self.binds),
             "seed": self.seed,
+            **({"members": [[part.method, list(part.rows)] for part in self.members]} if self.members else {}),
         }
+
+    def member(self, place: int) -> "Fingerprint":
+        """One method of a portfolio as a fingerprint of its own, with its probes under their common names."""
+        part, mark = self.members[place], f"{place}."
+        probes = self.probes.take(part.rows)
+        arrays = {n.removeprefix(mark): a for n, a in self.arrays.items() if n.startswith(mark)}
+
+        def cut(some: Sequence[Observation]) -> tuple[Observation, ...]:
+            return tuple(replace(o.only(probes.ids), protocol=probes.digest) for o in some)
+
+        return replace(
+            self,
+            method=part.method,
+            probes=probes,
+            answers=self.answers.take(part.rows),
+            arrays=arrays,
+            controls={kind: cut(some) for kind, some in self.controls.items()},
+            reference=cut(self.reference),
+            schedule=(len(probes),),
+            members=(),
+        )
 
     @cached_property
     def digest(self) -> str:

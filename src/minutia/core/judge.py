@@ -1,8 +1,6 @@
 """The sealed part: from an observation and a null to a verdict, decided once for every method."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +10,10 @@ from minutia.core.digest import Array
 from minutia.core.errors import ProtocolError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
 from minutia.core.model import ModelCard
-from minutia.core.verdict import Outcome, Verdict
+from minutia.core.verdict import Member, Outcome, Verdict
+from minutia.core.yardstick import Column, Yardstick, powers, rejects, yardstick
 from minutia.stats.nulls import Significance, calibrators_needed, rank_p
 from minutia.stats.relabelling import best_relabelling
-from minutia.stats.sequential import Standardiser, path_p
 
 if TYPE_CHECKING:
     from minutia.core.method import Method
@@ -31,6 +29,8 @@ LOST_AT_MOST = 0.5
 OWNER_WITHIN = {"accuracy": 0.02, "confidence": 0.05}
 """How far at least the owner's held-out accuracy and mean confidence may lie outside the range of a null of his own
 recipe; where the null itself ranges wider, as far again as it ranges."""
+RENAMED_AT_LEAST = 0.6
+"""Share of equal labels under the best renaming above which another class order is suspected."""
 LABELS_TO_COMPARE = 50
 """Answers needed before a renaming of classes can be told from luck."""
 UNDECIDABLE = frozenset(
@@ -51,114 +51,24 @@ HIDING = frozenset(
 """Flags under which a low score is no sign of innocence."""
 
 
-@dataclass(frozen=True, eq=False)
-class Yardstick:
-    """Everything about one set of usable probes that does not depend on the suspect."""
-
-    method: "Method"
-    fp: Fingerprint
-    looks: tuple[int, ...]
-    prefixes: tuple[tuple[str, ...], ...]
-    scale: Standardiser
-    raw: Array  # (m, looks) scores of the null, one row per root
-    null: Array  # (m, looks) the same, standardised
-    halfway: Array  # (looks,) scores halfway between the null's mean and the owner's own model
-
-    def path(self, observation: Observation) -> Array:
-        """Scores of one observation at the looks it reached."""
-        reached = sum(look <= len(observation.asked) for look in self.looks)
-        return self.method.path(self.fp, observation, self.prefixes[:reached])
-
-    def significance(self, path: Array) -> Significance:
-        """Path test of one model's scores; H0: it is one more model of the null's population."""
-        if not len(self.null):
-            return Significance(None, None, "none")
-        if not len(path):
-            return Significance(1.0, 1 / (1 + len(self.null)), "rank")
-        return path_p(self.scale.transform(path), self.null)
-
-    def convicts(self, path: Array, alpha: float) -> bool:
-        """Whether some look rejects H0 with a score nearer to the owner's own than to the null's mean.
-
-        The second condition only makes the test more careful: a suspect may be unlike the null because it comes
-        from another rung of the ladder, and still be nowhere near the owner's model.
-        """
-        if not len(self.null) or not len(path):
-            return False
-        seen, highest = self.scale.transform(path), self.null.max(axis=1)
-        near = path >= self.halfway[: len(path)]
-        return any(_rejects(rank_p(u, highest), alpha) for u in seen[near])
-
-
-@lru_cache(maxsize=16)
-def yardstick(method: "Method", fp: Fingerprint, null: Null, lost: frozenset[str]) -> Yardstick:
-    """Score spent models and calibrators at every look on the probes that were not lost.
-
-    Kept between calls, because a verdict that looks early asks for the same one at every look.
-    """
-    looks, prefixes = [], list[tuple[str, ...]]()
-    for look in fp.schedule:
-        usable = tuple(i for i in fp.probes.ids[:look] if i not in lost)
-        if usable and (not prefixes or len(usable) > len(prefixes[-1])):
-            looks.append(look)
-            prefixes.append(usable)
-    if not prefixes:
-        raise ProtocolError("expected at least one answer that arrived, got none: ask the suspect again")
-    sizes = np.array([len(p) for p in prefixes])
-    scale = method.scale(_paths(method, fp, fp.reference, prefixes), sizes)
-    raw = _strongest_per_root(null, _paths(method, fp, null.observations, prefixes))
-    own = _paths(method, fp, fp.controls["owner"], prefixes)[0]
-    halfway = (own + raw.mean(axis=0)) / 2 if len(raw) else own
-    return Yardstick(method, fp, tuple(looks), tuple(prefixes), scale, raw, scale.transform(raw), halfway)
-
-
-@lru_cache(maxsize=16)
-def powers(stick: Yardstick, alpha: float) -> Mapping[str, float]:
-    """Share of the stored copies of each kind that would be convicted at this level."""
-    kinds = sorted(stick.fp.controls, key=lambda kind: (_place(stick.fp.threats, kind), kind))
-    return {kind: _power(stick, stick.fp.controls[kind], alpha) for kind in kinds}
-
-
-def _place(threats: Sequence[str], kind: str) -> int:
-    """Kinds are told in the order of the threat list, whatever file the fingerprint came from."""
-    return threats.index(kind) if kind in threats else len(threats)
-
-
-def _paths(
-    method: "Method", fp: Fingerprint, observations: Sequence[Observation], prefixes: Sequence[Sequence[str]]
-) -> Array:
-    """Scores (models, looks); an empty set of models gives an empty array of that width."""
-    rows = [method.path(fp, o, prefixes) for o in observations]
-    return np.array(rows, dtype=float).reshape(len(rows), len(prefixes))
-
-
-def _strongest_per_root(null: Null, paths: Array) -> Array:
-    """One row per independent training: of several models with one root the highest score counts at each look."""
-    rows: dict[str, Array] = {}
-    for seen, path in zip(null.observations, paths, strict=True):
-        root = seen.subject.root
-        rows[root] = np.maximum(rows[root], path) if root in rows else path
-    return np.array(list(rows.values())).reshape(len(rows), paths.shape[1])
-
-
 def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Null, *, alpha: float) -> Verdict:
     """Decide on one observation; see ``Method.judge``."""
     _check(method, fp, observation, alpha)
     lost = frozenset(observation.asked) - frozenset(observation.transported)
-    stick = yardstick(method, fp, null, lost)
+    stick = yardstick_for(method, fp, null, observation, lost)
     path = stick.path(observation)
-    significance = _careful(stick, observation, null)
-    power = powers(stick, alpha)
+    significance = _careful(method, fp, null, stick, observation)
+    power = powers(stick, fp, alpha)
     flags = _answer_flags(fp, observation, lost)
-    flags += _calibration_flags(fp, observation, null, significance, power, alpha)
-    if _relabelled(stick, observation, path):
+    flags += _calibration_flags(fp, stick, observation, null, significance, power, alpha)
+    if relabelled(stick, fp, observation):
         flags.append("permuted-labels")
-    rejected = _rejects(significance, alpha)
+    rejected = rejects(significance, alpha)
     convicted = rejected and stick.convicts(path, alpha)
     if rejected and not convicted:
         flags.append("weak-resemblance")
     sound = not UNDECIDABLE & set(flags)
-    ruled_out = () if rejected else _ruled_out(stick, observation, path, flags, power)
+    ruled_out = () if rejected else _ruled_out(stick, fp, observation, path, flags, power)
     outcome: Outcome = "inconclusive"
     if sound and convicted:
         outcome = "match"
@@ -167,7 +77,7 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
     if outcome == "inconclusive" and len(observation.asked) < len(fp.probes):
         flags.append("budget-stop")
     copies = {kind: share for kind, share in power.items() if kind != "owner"}
-    scores = tuple(round(float(s), 9) for s in path)
+    scores = tuple(round(float(s), 9) for s in stick.shown(path))
     return Verdict(
         outcome=outcome,
         question=method.question,
@@ -190,16 +100,24 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
         untested=tuple(kind for kind in fp.threats if kind not in copies),
         power=copies,
         flags=tuple(flags),
-        reasons=tuple(_reasons(outcome, significance, null, alpha, flags)),
+        reasons=tuple(_reasons(outcome, significance, stick, null, alpha, flags)),
         fingerprint=fp.digest,
         observation=observation.digest,
         null_digest=null.digest,
         suspect=observation.subject,
         path=tuple(zip(stick.looks, scores, strict=False)),
+        members=_members(stick, path),
     )
 
 
-def _careful(stick: Yardstick, seen: Observation, null: Null) -> Significance:
+def yardstick_for(
+    method: "Method", fp: Fingerprint, null: Null, seen: Observation, lost: frozenset[str] = frozenset()
+) -> Yardstick:
+    """The yardstick for what one suspect shows: labels, some scores or all, with weights or without."""
+    return yardstick(method, fp, null, lost, seen.shows, bool(seen.arrays))
+
+
+def _careful(method: "Method", fp: Fingerprint, null: Null, stick: Yardstick, seen: Observation) -> Significance:
     """The larger of two p-values: lost probes left out for everybody, and lost probes counted as no match.
 
     Leaving out alone is fair only if the loss has nothing to do with the answers, which nobody can know: a transcript
@@ -208,19 +126,38 @@ def _careful(stick: Yardstick, seen: Observation, null: Null) -> Significance:
     left_out = stick.significance(stick.path(seen))
     if len(seen.transported) == len(seen.asked) or left_out.p is None:
         return left_out
-    whole = yardstick(stick.method, stick.fp, null, frozenset())
+    whole = yardstick_for(method, fp, null, seen)
     counted = whole.significance(whole.path(seen))
     return counted if counted.p is not None and counted.p > left_out.p else left_out
 
 
-def _relabelled(stick: Yardstick, seen: Observation, path: Array) -> bool:
-    """Whether the answers would resemble the owner's if the suspect's classes were renamed."""
-    own = stick.fp.answers.labels[: len(seen.asked)]
+def _members(stick: Yardstick, path: Array) -> tuple[Member, ...]:
+    """What each method of a portfolio says by itself: shown below the verdict, never the verdict."""
+    if len(stick.columns) < 2 or not path.shape[1]:
+        return ()
+    return tuple(_member(column, row) for column, row in zip(stick.columns, path, strict=True))
+
+
+def _member(column: Column, row: Array) -> Member:
+    asked = len(column.prefixes[len(row) - 1])
+    score = None if np.isnan(row[-1]) else round(float(row[-1]), 9)
+    if column.exact:
+        return Member(column.fp.method, asked, score, None, column.significance(row).p, "exact")
+    highest = column.standardised(row).max()
+    if np.isneginf(highest) or not len(column.null):
+        return Member(column.fp.method, asked, score, None, None, "none")
+    p = rank_p(highest, column.null.max(axis=1)).p
+    return Member(column.fp.method, asked, score, round(float(highest), 6), p, "rank")
+
+
+def relabelled(stick: Yardstick, fp: Fingerprint, seen: Observation) -> bool:
+    """Whether the answers would resemble the owner's far better if the suspect's classes were renamed."""
+    own = fp.answers.labels[: len(seen.asked)]
     rows = np.flatnonzero((seen.answers.labels >= 0) & (own >= 0))
-    if not len(path) or len(rows) < LABELS_TO_COMPARE:
+    if len(rows) < LABELS_TO_COMPARE:
         return False
-    rate = best_relabelling(own[rows], seen.answers.labels[rows])
-    return bool(rate >= stick.halfway[len(path) - 1] > path[-1])
+    plain = float(np.mean(own[rows] == seen.answers.labels[rows]))
+    return best_relabelling(own[rows], seen.answers.labels[rows]) >= max(RENAMED_AT_LEAST, plain + 0.25)
 
 
 def _check(method: "Method", fp: Fingerprint, observation: Observation, alpha: float) -> None:
@@ -267,6 +204,7 @@ def _answer_flags(fp: Fingerprint, seen: Observation, lost: frozenset[str]) -> l
 
 def _calibration_flags(
     fp: Fingerprint,
+    stick: Yardstick,
     seen: Observation,
     null: Null,
     significance: Significance,
@@ -277,14 +215,15 @@ def _calibration_flags(
     floor = significance.floor
     known = {o.subject.id for o in (*null.observations, *fp.reference)}
     raised = {
-        "null-missing": null.m == 0,
-        "null-unlike-owner": null.rung == HARDEST_RUNG
+        "null-missing": null.m == 0 and bool(stick.ranked) and significance.kind != "exact",
+        "null-unlike-owner": bool(stick.ranked)
+        and null.rung == HARDEST_RUNG
         and unlike_owner(fp.owner, [o.subject for o in null.observations]),
         "null-too-small": floor is not None and floor > alpha + 1e-12,
         "null-easier-rung": null.m > 0 and null.rung != HARDEST_RUNG,
         "suspect-is-calibrator": seen.subject.id in known,
         "positive-control-failed": floor is not None and power.get("owner", 0.0) < 1.0,
-        "unscreened": not fp.reference,
+        "unscreened": not fp.reference and bool(stick.ranked),
         "no-controls": len(fp.controls) < 2,
     }
     return [name for name, found in raised.items() if found]
@@ -302,38 +241,29 @@ def unlike_owner(owner: ModelCard, innocents: Sequence[ModelCard]) -> bool:
     return False
 
 
-def _rejects(significance: Significance, alpha: float) -> bool:
-    """Whether H0 is rejected; a little slack for the rounding of k/(m+1)."""
-    return significance.decides and significance.p is not None and significance.p <= alpha + 1e-12
-
-
-def _power(stick: Yardstick, copies: Sequence[Observation], alpha: float) -> float:
-    """Share of stored copies that would be convicted; with a null too small, at the smallest level it allows."""
-    level = alpha if not len(stick.null) else max(alpha, 1 / (1 + len(stick.null)))
-    return float(np.mean([stick.convicts(stick.path(o), level) for o in copies])) if copies else 0.0
-
-
 def _ruled_out(
-    stick: Yardstick, seen: Observation, path: Array, flags: Sequence[str], power: Mapping[str, float]
+    stick: Yardstick, fp: Fingerprint, seen: Observation, path: Array, flags: Sequence[str], power: Mapping[str, float]
 ) -> tuple[str, ...]:
     """Kinds of copy that would score higher than this suspect; never kinds the fingerprint is blind to."""
     asked = int(np.sum(seen.answers.status != Status.FAILED))
-    if HIDING & set(flags) or not len(path) or np.sum(seen.answers.status == Status.OK) < ANSWERED_AT_LEAST * asked:
+    if HIDING & set(flags) or not path.shape[1] or np.sum(seen.answers.status == Status.OK) < ANSWERED_AT_LEAST * asked:
         return ()
-    last, mine = len(path) - 1, path[-1]
+    asked_ids, mine = seen.asked, stick.shown(path)[-1]
     found = []
     for kind, share in power.items():
         if kind == "owner" or share < BLIND_BELOW:
             continue
-        scores = _paths(stick.method, stick.fp, stick.fp.controls[kind], stick.prefixes[last : last + 1])[:, 0]
+        scores = np.array([stick.shown(stick.path(o.only(asked_ids)))[-1] for o in fp.controls[kind]])
         if (1 + np.sum(np.round(scores, 9) <= np.round(mine, 9))) / (1 + len(scores)) <= RULED_OUT_AT + 1e-12:
             found.append(kind)
     return tuple(found)
 
 
-def _reasons(outcome: Outcome, significance: Significance, null: Null, alpha: float, flags: Sequence[str]) -> list[str]:
+def _reasons(
+    outcome: Outcome, significance: Significance, stick: Yardstick, null: Null, alpha: float, flags: Sequence[str]
+) -> list[str]:
     """Why the verdict reads as it does, in sentences."""
-    needed = calibrators_needed(alpha)
+    needed = calibrators_needed(alpha, "portfolio" if len(stick.ranked) < len(stick.columns) else "path")
     if "null-missing" in flags:
         return [f"no null was given: {needed} unrelated models are needed to decide at alpha {alpha:g}"]
     if "null-too-small" in flags:
@@ -344,6 +274,8 @@ def _reasons(outcome: Outcome, significance: Significance, null: Null, alpha: fl
         return ["the owner's own model is not recognised, so the fingerprint cannot judge"]
     if "too-few-answers" in flags:
         return ["more than half of the questions were lost in transport"]
+    if outcome == "match" and significance.kind == "exact":
+        return [f"a suspect for which H0 holds would show this with probability at most {significance.p:.4g}"]
     if outcome == "match":
         return [
             f"an independent model ({null.rung}) would look this similar with probability at most {significance.p:.4g}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from minutia.core import judge as sealed
 from minutia.core.access import Access, require
-from minutia.core.answers import Observation
+from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array
 from minutia.core.errors import AnswerError, BudgetError, ModelError, UsageError
 from minutia.core.fingerprint import THREATS, Fingerprint, Null
@@ -18,6 +18,7 @@ from minutia.core.material import Material
 from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
 from minutia.core.verdict import Verdict
+from minutia.stats.nulls import Significance
 from minutia.stats.sequential import Standardiser
 
 SILENT_LOOKS = 3
@@ -25,10 +26,15 @@ SILENT_LOOKS = 3
 
 
 class Enrolment(NamedTuple):
-    """What a method's ``enrol`` returns: probes in order of asking, and arrays of its own."""
+    """What a method's ``enrol`` returns: probes in order of asking, and arrays of its own.
+
+    ``fitted`` are the roots of unrelated models on which probes or a verifier were fitted: their scores are no scale
+    for fresh models, so the others set the scale of the looks.
+    """
 
     probes: ProbeSet
     arrays: dict[str, Array]
+    fitted: frozenset[str] = frozenset()
 
 
 def looks_for(count: int) -> tuple[int, ...]:
@@ -52,7 +58,8 @@ class Method(ABC):
 
     Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``scale``. Outcome, refusals,
     budgets and wording are decided in one place, so that no method marks its own homework. ``serves`` names the
-    contents of data (``Material.content``) that probes can be made of.
+    contents of data (``Material.content``) that probes can be made of, ``reads`` what ``read`` takes from a model
+    besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``.
     """
 
     name: ClassVar[str]
@@ -62,6 +69,8 @@ class Method(ABC):
     source: ClassVar[str]
     owner_needs: ClassVar[Access]
     suspect_needs: ClassVar[Access]
+    reads: ClassVar[Access] = Access(0)
+    is_exact: ClassVar[bool] = False
     serves: ClassVar[frozenset[str]] = frozenset({"image", "tabular", "text"})
 
     @property
@@ -94,16 +103,17 @@ class Method(ABC):
         rng = np.random.default_rng(seed)
         enrolled = self.enrol(model, material, rng)
         probes = enrolled.probes
-        controls = {kind: tuple(_observed(m, probes) for m in copies) for kind, copies in material.controls.items()}
+        controls = {k: tuple(self.asked(m, probes) for m in copies) for k, copies in material.controls.items()}
+        own = self.asked(model, probes)
         return Fingerprint(
             method=self.key,
             question=self.question,
             owner=model.card,
             probes=probes,
-            answers=model.ask(probes),
+            answers=own.answers,
             arrays=enrolled.arrays,
-            controls={"owner": (_observed(model, probes),), **controls},
-            reference=tuple(_observed(m, probes) for m in material.unrelated),
+            controls={"owner": (self.asked(model, probes),), **controls},
+            reference=tuple(self.asked(m, probes) for m in material.unrelated if m.card.root not in enrolled.fitted),
             spent=frozenset(m.card.root for m in material.unrelated),
             schedule=looks_for(len(probes)),
             threats=threats,
@@ -167,12 +177,39 @@ class Method(ABC):
         require(self.name, self.suspect_needs, suspect.spec, suspect.access)
         done = 0 if reference is None else len(reference.asked)
         rows = np.arange(done, len(fp.probes) if upto is None else upto)
-        fresh = _observed(suspect, fp.probes.take(rows), protocol=fp.probes.digest)
+        fresh = self.asked(suspect, fp.probes.take(rows), protocol=fp.probes.digest, again=reference is not None)
         _check_classes(fp, fresh)
         if reference is None:
             return fresh
         answers = type(fresh.answers).joined([reference.answers, fresh.answers])
-        return Observation(fresh.subject, reference.asked + fresh.asked, answers, fp.probes.digest)
+        read = reference.arrays
+        return Observation(fresh.subject, reference.asked + fresh.asked, answers, fp.probes.digest, arrays=read)
+
+    def columns(self, fp: Fingerprint) -> "Sequence[tuple[Method, Fingerprint]]":
+        """The methods that are judged together, each with its part of the fingerprint: this one alone."""
+        return ((self, fp),)
+
+    @final
+    def asked(self, model: Model, probes: ProbeSet, *, protocol: str | None = None, again: bool = False) -> Observation:
+        """Ask one model and wrap its answers, with what the method reads off weights that are open.
+
+        ``again`` says that this is a further look, and that the weights were read before.
+        """
+        behind = getattr(model, "behind", model)
+        read = {} if again or behind is None or self.reads not in behind.access else self.read(behind)
+        answers = model.ask(probes) if len(probes) else Answers.without(0, Status.OK)
+        return Observation(model.card, probes.ids, answers, protocol or probes.digest, arrays=read)
+
+    def read(self, model: Model) -> dict[str, Array]:
+        """What the method needs of a model's weights, by names that begin with its own."""
+        return {}
+
+    def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance | None:
+        """The significance of scores (looks,) at looks of so many answers, where H0 needs no null models.
+
+        None for methods that are judged by their rank among unrelated models.
+        """
+        return None
 
     def _check_content(self, content: str) -> None:
         if content not in self.serves:
@@ -190,11 +227,6 @@ class Method(ABC):
         if len(spent) >= 2:
             return Standardiser.fit(spent)
         return Standardiser(np.zeros(len(sizes)), 1 / np.sqrt(sizes))
-
-
-def _observed(model: Model, probes: ProbeSet, protocol: str | None = None) -> Observation:
-    """Ask one model and wrap its answers."""
-    return Observation(model.card, probes.ids, model.ask(probes), protocol or probes.digest)
 
 
 def _check_classes(fp: Fingerprint, observation: Observation) -> None:

@@ -108,6 +108,25 @@ FLAGS: Mapping[str, Flag] = {
 }
 
 
+class Member(NamedTuple):
+    """What one method of a portfolio says by itself: its score and p-value are shown, the joint p-value decides.
+
+    ``standardised`` is its largest score over the looks in units of what innocent models vary by; ``kind`` is that of
+    its p-value: rank, exact, or none where it could not be measured.
+    """
+
+    method: str
+    asked: int
+    score: float | None
+    standardised: float | None
+    p_value: float | None
+    kind: str
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data for JSON."""
+        return self._asdict()
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What was decided, against which null, and how far to trust it; not measured is None."""
@@ -139,6 +158,7 @@ class Verdict:
     null_digest: str
     suspect: ModelCard
     path: tuple[tuple[int, float], ...] = ()
+    members: tuple[Member, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -178,4 +198,5 @@ class Verdict:
             "observation": self.observation,
             "model": self.suspect.plain(),
             "path": [{"asked": n, "score": s} for n, s in self.path],
+            "members": [member.plain() for member in self.members],
         }

@@ -17,7 +17,7 @@ import numpy as np
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array, canonical_json, content_digest
 from minutia.core.errors import FileError, MinutiaError, UsageError
-from minutia.core.fingerprint import FORMAT, Fingerprint, Null
+from minutia.core.fingerprint import FORMAT, Fingerprint, Null, Part
 from minutia.core.model import ModelCard
 from minutia.core.probe import ProbeSet
 
@@ -106,40 +106,42 @@ def _pack(name: str, seen: Sequence[Observation], arrays: dict[str, Array]) -> d
     """Stack the observations of many models column by column; columns that they do not share stand alone."""
     if any(o.answers.text is not None for o in seen):
         raise UsageError("expected answers of classifiers, got texts: this format cannot hold them yet")
-    columns = sorted({c for o in seen for c in o.answers.arrays()})
-    shared = [c for c in columns if len({_form(o, c) for o in seen}) == 1]
+    found = [_columns(o) for o in seen]
+    columns = sorted({c for held in found for c in held})
+    shared = [c for c in columns if len({_form(held, c) for held in found}) == 1]
     for column in shared:
-        arrays[f"{name}.{column}"] = np.stack([o.answers.arrays()[column] for o in seen])
+        arrays[f"{name}.{column}"] = np.stack([held[column] for held in found])
     models = []
-    for row, o in enumerate(seen):
-        alone = {c: a for c, a in o.answers.arrays().items() if c not in shared}
+    for row, (o, held) in enumerate(zip(seen, found, strict=True)):
+        alone = {c: a for c, a in held.items() if c not in shared}
         arrays |= {f"{name}.{row}.{column}": array for column, array in alone.items()}
         place = {"asked": list(o.asked), "protocol": o.protocol, "occasion": o.occasion}
         models.append({"card": o.subject.plain(), **place, **({"columns": sorted(alone)} if alone else {})})
     return {"columns": shared, "models": models}
 
 
-def _form(seen: Observation, column: str) -> tuple[tuple[int, ...], str] | None:
-    found = seen.answers.arrays().get(column)
+def _columns(seen: Observation) -> dict[str, Array]:
+    """Answers and what was read off the weights, by name."""
+    return {**seen.answers.arrays(), **{f"read.{name}": array for name, array in seen.arrays.items()}}
+
+
+def _form(held: Mapping[str, Array], column: str) -> tuple[tuple[int, ...], str] | None:
+    found = held.get(column)
     return None if found is None else (found.shape, found.dtype.str)
 
 
 def _observations(name: str, packed: Mapping[str, Any], arrays: Mapping[str, Array]) -> tuple[Observation, ...]:
     """The inverse of ``_pack``."""
     stacks = {column: arrays[f"{name}.{column}"] for column in packed["columns"]}
-    return tuple(
-        Observation(
-            ModelCard.from_plain(item["card"]),
-            tuple(item["asked"]),
-            Answers.from_arrays(
-                {column: stack[row] for column, stack in stacks.items()}
-                | {column: arrays[f"{name}.{row}.{column}"] for column in item.get("columns", ())}
-            ),
-            item["protocol"],
-            item["occasion"],
-        )
-        for row, item in enumerate(packed["models"])
-    )
+    found = []
+    for row, item in enumerate(packed["models"]):
+        held = {column: stack[row] for column, stack in stacks.items()}
+        held |= {column: arrays[f"{name}.{row}.{column}"] for column in item.get("columns", ())}
+        read = {c.removeprefix("read."): a for c, a in held.items() if c.startswith("read.")}
+        who, asked = ModelCard.from_plain(item["card"]), tuple(item["asked"])
+        answers = Answers.from_arrays(held)
+        found.append(Observation(who, asked, answers, item["protocol"], item["occasion"], arrays=read))
+    return tuple(found)
 
 
 def _null(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Null:
@@ -162,6 +164,7 @@ def _fingerprint(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fing
         threats=tuple(header["threats"]),
         binds=tuple(header["binds"]),
         seed=header["seed"],
+        members=tuple(Part(key, tuple(rows)) for key, rows in header.get("members", ())),
     )
 
 

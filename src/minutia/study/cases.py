@@ -16,11 +16,12 @@ from minutia.core.attack import destroyed
 from minutia.core.digest import canonical_json, sha256
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint, Null
-from minutia.core.judge import Yardstick, yardstick
+from minutia.core.judge import yardstick_for
 from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model
 from minutia.core.verdict import Verdict
+from minutia.core.yardstick import Yardstick
 from minutia.models.metered import Metered
 from minutia.stats.evidence import bits_per_query
 from minutia.storage.data import load_dataset
@@ -226,10 +227,9 @@ class Trial:
         """Judge one suspect after the other with one opened fingerprint and null."""
         fp, null = load_fingerprint(root / jobs[0].fingerprint), load_null(root / jobs[0].null)
         method = catalog.method(fp.method)
-        stick = yardstick(method, fp, null, frozenset())
-        return [Made(job.row(root, method, fp, null, stick)) for job in jobs]
+        return [Made(job.row(root, method, fp, null)) for job in jobs]
 
-    def row(self, root: Path, method: Method, fp: Fingerprint, null: Null, stick: Yardstick) -> dict[str, Any]:
+    def row(self, root: Path, method: Method, fp: Fingerprint, null: Null) -> dict[str, Any]:
         """Everything the table needs of one suspect; a suspect that cannot be asked says why."""
         suspect = opened(root, self.suspect)
         if self.serving:
@@ -244,7 +244,7 @@ class Trial:
             seen = method.observe(fp, Metered(suspect, only=Access.LABELS if self.access == "labels" else None))
         except (ModelError, UsageError) as error:
             return {**state, "state": "not-applicable", "why": str(error)}
-        found = judged(method, fp, null, stick, seen)
+        found = judged(method, fp, null, seen)
         ended = {"state": "destroyed" if destroyed(state["fidelity"]) else "fine", "seconds": perf_counter() - started}
         return {**state, **ended, **found}
 
@@ -263,16 +263,15 @@ class Trial:
 
 def observed_null(root: Path, fp: Fingerprint, calibrators: Sequence[Entry], rung: str) -> Null:
     """Ask every calibrator the fingerprint's probes."""
-    seen = []
-    for entry in calibrators:
-        model = opened(root, entry)
-        seen.append(Observation(model.card, fp.probes.ids, model.ask(fp.probes), fp.probes.digest))
+    method = catalog.method(fp.method)
+    seen = [method.asked(opened(root, entry), fp.probes) for entry in calibrators]
     return Null("unrelated", tuple(seen), rung, f"{len(seen)} models of a study, {rung}")
 
 
-def judged(method: Method, fp: Fingerprint, null: Null, stick: Yardstick, seen: Observation) -> dict[str, Any]:
+def judged(method: Method, fp: Fingerprint, null: Null, seen: Observation) -> dict[str, Any]:
     """Verdicts at every level with early stopping, and figures that do not depend on a level."""
-    path = stick.path(seen)
+    stick = yardstick_for(method, fp, null, seen)
+    path = stick.shown(stick.path(seen))
     verdicts = {f"{alpha:g}": early_verdict(method, fp, null, stick, seen, alpha) for alpha in ALPHAS}
     same = (seen.answers.labels == fp.answers.labels) & (seen.answers.status == Status.OK)
     rates = [
@@ -300,7 +299,7 @@ def early_verdict(
     """The verdict that ``Method.verify`` gives when it stops at the first conviction, from a whole observation."""
     path = stick.path(seen)
     for number, look in enumerate(stick.looks, start=1):
-        if stick.convicts(path[:number], alpha):
+        if stick.convicts(path[:, :number], alpha):
             verdict = method.judge(fp, seen.only(fp.probes.ids[:look]), null, alpha=alpha)
             if verdict.outcome == "match":
                 return verdict

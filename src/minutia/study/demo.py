@@ -8,10 +8,10 @@ from time import perf_counter
 from minutia import api, catalog
 from minutia.core.digest import Array
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
-from minutia.core.judge import yardstick
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, Plan
 from minutia.core.verdict import Verdict
+from minutia.core.yardstick import yardstick
 from minutia.storage.data import load_dataset
 from minutia.storage.files import save_fingerprint, save_null
 from minutia.storage.models import Entry, ModelStore
@@ -76,9 +76,9 @@ def run(root: Path, *, method: Method | None = None, seed: int = 0, jobs: int = 
     save_fingerprint(fp, root / "owner.safetensors")
     save_null(null, root / "owner.null.safetensors")
     cases = tuple(_case(fp, null, store, entry, i) for i, entry in enumerate(suspects))
-    stick = yardstick(catalog.method(fp.method), fp, null, frozenset())
-    own = float(stick.path(fp.controls["owner"][0])[-1])
-    return Result(cases, fp, null, stick.looks, stick.raw, own, perf_counter() - started)
+    stick = yardstick(catalog.method(fp.method), fp, null)
+    own = float(stick.shown(stick.path(fp.controls["owner"][0]))[-1])
+    return Result(cases, fp, null, stick.looks, stick.innocent, own, perf_counter() - started)
 
 
 def owner(store: ModelStore, seed: int) -> Model:
