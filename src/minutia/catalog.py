@@ -11,7 +11,10 @@ from minutia.core.errors import ModelError, UnknownNameError, UsageError
 from minutia.core.keys import did_you_mean, split_chain, split_key
 from minutia.core.method import Method
 from minutia.core.model import Model
+from minutia.core.portfolio import Portfolio
 
+PORTFOLIO = ("metaclassifier", "ipguard(probes=40)", "conferrable")
+"""Members of the portfolio of the house, by key: what is enrolled where the user names no method of his own."""
 GROUPS = ("methods", "models", "attacks", "claims")
 
 
@@ -44,11 +47,20 @@ def load(group: str, name: str) -> Any:
 
 
 def method(key: str) -> Method:
-    """A configured method from ``name`` or ``name(parameter=value,…)[@version]``.
+    """A configured method from ``name`` or ``name(parameter=value,…)[@version]``, or several of them joined by ``+``.
+
+    ``portfolio`` is the portfolio of the house, see ``PORTFOLIO``.
 
     >>> method("ipguard(probes=20)").probes
     20
+    >>> [m.name for m in method("ipguard+noise_agreement").methods]
+    ['ipguard', 'noise_agreement']
     """
+    steps = [_method(step) for step in split_chain("+".join(PORTFOLIO) if key == "portfolio" else key)]
+    return steps[0] if len(steps) == 1 else Portfolio(tuple(steps))
+
+
+def _method(key: str) -> Method:
     name = split_key(key).name
     cls: type[Method] = load("methods", name)
     return cls.from_key(key)

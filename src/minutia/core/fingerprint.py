@@ -28,10 +28,11 @@ HARDEST_RUNG = "same data and recipe, other seed"
 
 
 class Part(NamedTuple):
-    """One method of a portfolio: its key and the rows of the common probes that are its own."""
+    """One method of a portfolio: its key, the rows of the common probes that are its own, and why it is left out."""
 
     method: str
     rows: tuple[int, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,9 @@ class Fingerprint:
             "threats": list(self.threats),
             "binds": list(self.binds),
             "seed": self.seed,
-            **({"members": [[part.method, list(part.rows)] for part in self.members]} if self.members else {}),
+            **(
+                {"members": [[part.method, list(part.rows), part.why] for part in self.members]} if self.members else {}
+            ),
         }
 
     def member(self, place: int) -> "Fingerprint":

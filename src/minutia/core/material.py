@@ -25,7 +25,8 @@ class Material:
     ``held_out`` are further inputs and labels that the model was not trained on.
     ``unrelated`` are spent: they screen probes and can never calibrate. ``derived`` are copies that keep the owner's
     weights, ``surrogates`` such as learnt his answers; both help to choose probes and to fit verifiers. ``controls``
-    are other copies per kind of theft, kept in the fingerprint to say what is ruled out.
+    are other copies per kind of theft, kept in the fingerprint to say what is ruled out. ``screening`` holds models to
+    screen with, where they were parted already.
     ``bounds`` is the valid input box, ``levels`` the number of grey levels inputs are stored with (None: float).
     ``content`` says what inputs are: image, tabular, or text (numbers of tokens).
 
@@ -39,6 +40,7 @@ class Material:
     derived: Sequence[Model] = ()
     surrogates: Sequence[Model] = ()
     controls: Mapping[str, Sequence[Model]] = field(default_factory=dict)
+    screening: "Material | None" = None
     bounds: tuple[float, float] = (0.0, 1.0)
     levels: int | None = None
     held_out: tuple[Array, Array] | None = None
@@ -72,6 +74,8 @@ class Material:
         >>> len(fit.unrelated), len(screen.unrelated)
         (6, 2)
         """
+        if self.screening is not None:
+            return self, self.screening
         roots = list(dict.fromkeys(m.card.root for m in self.unrelated))
         if len(roots) < 4:
             raise UsageError(

@@ -1,18 +1,20 @@
 """The contract of a method: enrol, observe, score. Deciding is sealed and the same for all."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Self, final
 
 import numpy as np
 
+from minutia.core import integrity
 from minutia.core import judge as sealed
 from minutia.core.access import Access, require
 from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array
 from minutia.core.errors import AnswerError, BudgetError, ModelError, UsageError
-from minutia.core.fingerprint import THREATS, Fingerprint, Null
+from minutia.core.fingerprint import THREATS, Fingerprint, Null, Part
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
 from minutia.core.model import Model
@@ -29,12 +31,13 @@ class Enrolment(NamedTuple):
     """What a method's ``enrol`` returns: probes in order of asking, and arrays of its own.
 
     ``fitted`` are the roots of unrelated models on which probes or a verifier were fitted: their scores are no scale
-    for fresh models, so the others set the scale of the looks.
+    for fresh models, so the others set the scale of the looks. ``members`` are those of a portfolio.
     """
 
     probes: ProbeSet
     arrays: dict[str, Array]
     fitted: frozenset[str] = frozenset()
+    members: tuple[Part, ...] = ()
 
 
 def looks_for(count: int) -> tuple[int, ...]:
@@ -113,7 +116,8 @@ class Method(ABC):
             answers=own.answers,
             arrays=enrolled.arrays,
             controls={"owner": (self.asked(model, probes),), **controls},
-            reference=tuple(self.asked(m, probes) for m in material.unrelated if m.card.root not in enrolled.fitted),
+            reference=tuple(self.asked(m, probes) for m in _scaling(material.unrelated, enrolled.fitted)),
+            members=enrolled.members,
             spent=frozenset(m.card.root for m in material.unrelated),
             schedule=looks_for(len(probes)),
             threats=threats,
@@ -128,8 +132,18 @@ class Method(ABC):
         """Ask a suspect look by look and stop at the first conviction; H0: see ``h0``.
 
         ``early=False`` asks everything at once; the p-value is then the same or smaller, never another test.
-        ``budget`` ends the questions at the last look that fits into it (0: no limit).
+        ``budget`` ends the questions at the last look that fits into it (0: no limit). Whether a model is unchanged is
+        asked all at once: every answer counts, and the null lies in the fingerprint.
         """
+        if self.question == "integrity":
+            seen = self.observe(fp, suspect, upto=min(budget or len(fp.probes), len(fp.probes)))
+            return self.judge(fp, seen, null, alpha=alpha)
+        return self._verified(fp, suspect, null, alpha=alpha, early=early, budget=budget)
+
+    def _verified(
+        self, fp: Fingerprint, suspect: Model, null: Null, *, alpha: float, early: bool, budget: int
+    ) -> Verdict:
+        """Look by look."""
         sealed.check_question(self, fp, alpha)
         null.check(fp)
         looks = [n for n in fp.schedule if not budget or n <= budget]
@@ -151,7 +165,7 @@ class Method(ABC):
                 if seen is None:
                     raise
                 break
-            if early and null.m and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
+            if early and (null.m or self.is_exact) and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
                 break
         assert seen is not None
         return sealed.judge(self, fp, seen, null, alpha=alpha)
@@ -160,6 +174,8 @@ class Method(ABC):
     def judge(self, fp: Fingerprint, observation: Observation, null: Null, *, alpha: float = 0.01) -> Verdict:
         """Judge a stored observation; pure: the same arguments give the same verdict anywhere."""
         null.check(fp)
+        if self.question == "integrity":
+            return integrity.judge(self, fp, observation, alpha=alpha)
         return sealed.judge(self, fp, observation, null, alpha=alpha)
 
     @abstractmethod
@@ -178,7 +194,8 @@ class Method(ABC):
         done = 0 if reference is None else len(reference.asked)
         rows = np.arange(done, len(fp.probes) if upto is None else upto)
         fresh = self.asked(suspect, fp.probes.take(rows), protocol=fp.probes.digest, again=reference is not None)
-        _check_classes(fp, fresh)
+        if self.question != "integrity":  # there, other classes are a finding
+            _check_classes(fp, fresh)
         if reference is None:
             return fresh
         answers = type(fresh.answers).joined([reference.answers, fresh.answers])
@@ -196,7 +213,7 @@ class Method(ABC):
         ``again`` says that this is a further look, and that the weights were read before.
         """
         behind = getattr(model, "behind", model)
-        read = {} if again or behind is None or self.reads not in behind.access else self.read(behind)
+        read = {} if again or behind is None or not self.reads else self.read(behind)
         answers = model.ask(probes) if len(probes) else Answers.without(0, Status.OK)
         return Observation(model.card, probes.ids, answers, protocol or probes.digest, arrays=read)
 
@@ -205,8 +222,9 @@ class Method(ABC):
         return {}
 
     def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance | None:
-        """The significance of scores (looks,) at looks of so many answers, where H0 needs no null models.
+        """The significance of scores (l,) at the first l looks, where H0 needs no null models.
 
+        ``sizes`` (looks,) are the answers at every look of the schedule, those to come included.
         None for methods that are judged by their rank among unrelated models.
         """
         return None
@@ -227,6 +245,15 @@ class Method(ABC):
         if len(spent) >= 2:
             return Standardiser.fit(spent)
         return Standardiser(np.zeros(len(sizes)), 1 / np.sqrt(sizes))
+
+
+def _scaling(unrelated: Sequence[Model], fitted: frozenset[str]) -> list[Model]:
+    """Spent models that set the scale: none that was fitted on and, where some were, only those of the main recipe."""
+    left = [m for m in unrelated if m.card.root not in fitted]
+    if not fitted or not left:
+        return left
+    recipes = Counter(m.card.recipe for m in left)
+    return [m for m in left if m.card.recipe == recipes.most_common(1)[0][0]]
 
 
 def _check_classes(fp: Fingerprint, observation: Observation) -> None:

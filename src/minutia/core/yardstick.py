@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEAST_ANSWERS = 6
 """Answers that a member of a portfolio must have at a look: fewer hang on one or two regions of the input space."""
+RARE = 5.5
+"""How many mean excesses above the upper quartile one in a thousand lies in an exponential tail: ln(0.25/0.001)."""
 EVERYTHING = 1 << 30
 """More scores per answer than any model tells."""
 NONE = Significance(None, None, "none")
@@ -31,8 +33,9 @@ class Column:
     """One method of a fingerprint: the part of every look that is its own, and the scores of the null there.
 
     ``prefixes`` are the ids of its probes at each look; before ``first`` it has too few and says nothing. ``raw``
-    (m, looks) are the scores of the null, one row per root, ``own`` (looks,) those of the owner's model asked again. An
-    exact method has neither a scale nor a null.
+    (m, looks) are the scores of the null, one row per root, ``own`` (looks,) those of the owner's model asked again.
+    ``tail`` is how far spent models reach, so that members with long tails do not set the bar for all. An exact method
+    has neither a scale nor a null.
     """
 
     method: "Method"
@@ -43,6 +46,7 @@ class Column:
     scale: Standardiser | None
     own: Array
     raw: Array
+    tail: float = 1.0
 
     @cached_property
     def null(self) -> Array:
@@ -65,7 +69,7 @@ class Column:
         """Scores in units of what innocent models vary by; minus infinity where there is none."""
         found = np.full(path.shape, -np.inf)
         if self.scale is not None and self.first < path.shape[-1]:
-            found[..., self.first :] = self.scale.transform(path[..., self.first :])
+            found[..., self.first :] = self.scale.transform(path[..., self.first :]) / self.tail
         return found
 
     def significance(self, path: Array) -> Significance:
@@ -73,7 +77,7 @@ class Column:
         known = path[self.first :]
         if not self.exact or not len(known) or np.isnan(known).any():
             return NONE
-        sizes = np.array([len(p) for p in self.prefixes[self.first : len(path)]])
+        sizes = np.array([len(p) for p in self.prefixes[self.first :]])
         return self.method.exact(self.fp, known, sizes) or NONE
 
 
@@ -238,7 +242,24 @@ def _column(
     sizes = np.array([len(p) for p in prefixes[first:]])
     scale = method.scale(_paths(blank, reference)[:, first:], sizes) if len(sizes) else None
     raw = _strongest_per_root(calibrators, _paths(blank, calibrators))
-    return replace(blank, scale=scale, own=_paths(blank, own)[0], raw=raw)
+    column = replace(blank, scale=scale, own=_paths(blank, own)[0], raw=raw)
+    return replace(column, tail=_reach(column, reference)) if member and len(reference) > 1 else column
+
+
+def _reach(column: Column, spent: Sequence[Observation]) -> float:
+    """The member's unit: what one innocent model in a thousand would reach, or half of the owner's own score if larger.
+
+    The first is read off the spent models by an exponential tail above their upper quartile: members differ in how far
+    innocent models stray, and a long tail in one would set the bar for all the others. The second is where a match of
+    that member begins anyway (see ``convicts``). Both are fixed before any suspect is seen.
+    """
+    highest = np.sort(column.standardised(_paths(column, spent)).max(axis=1))
+    own = column.standardised(column.own).max()
+    if not np.isfinite([*highest, own]).all():
+        return 1.0
+    quartile = float(np.quantile(highest, 0.75))
+    excess = float((highest[highest >= quartile] - quartile).mean())
+    return max(1.0, quartile + excess * RARE, float(own) / 2)
 
 
 def _paths(column: Column, observations: Sequence[Observation]) -> Array:

@@ -164,7 +164,7 @@ def _fingerprint(header: Mapping[str, Any], arrays: Mapping[str, Array]) -> Fing
         threats=tuple(header["threats"]),
         binds=tuple(header["binds"]),
         seed=header["seed"],
-        members=tuple(Part(key, tuple(rows)) for key, rows in header.get("members", ())),
+        members=tuple(Part(key, tuple(rows), why) for key, rows, why in header.get("members", ())),
     )
 
 
