@@ -25,6 +25,7 @@ from minutia.core.attack import Attack
 from minutia.core.digest import Array, content_digest
 from minutia.core.errors import MinutiaError, NullError, ProtocolError
 from minutia.core.fingerprint import Fingerprint, Null
+from minutia.core.mark import Mark
 from minutia.core.material import Disclosed, Material
 from minutia.core.method import Method
 from minutia.core.model import GradientModel, Model, ModelCard, Plan, TrainableModel, WeightModel
@@ -74,7 +75,7 @@ class Check(NamedTuple):
 
 def check_method(method: Method, bench: Bench | None = None) -> None:
     """Run every check of a method; ``bench`` for methods that need other models than toy classifiers."""
-    trial = _Trial(method, bench or toy_bench())
+    trial = _Trial(method, bench or _bench_for(method))
     for rule in METHOD_RULES:
         _run(rule, trial)
 
@@ -148,6 +149,15 @@ def toy_bench() -> Bench:
     return Bench(owner, material, thief, tuple(trained(seed) for seed in range(100, 112)))
 
 
+@lru_cache(maxsize=1)
+def marking_bench() -> Bench:
+    """The same with an owner wide enough to learn a mark by heart."""
+    bench = toy_bench()
+    plan = Plan(8, batch_size=32, learning_rate=1e-2, reset="everything")
+    blank, material = ToyClassifier.fresh((16, 256, 5)), bench.material
+    return replace(bench, owner=blank.trained(material.inputs, material.labels, plan, seed=0))
+
+
 # --- rules that methods and attacks share
 
 
@@ -209,7 +219,7 @@ def another_seed_gives_other_probes(trial: "_Trial") -> None:
     """Where the generator is used at all, it must matter; a method that never draws is exempt."""
     rng = np.random.default_rng(0)
     before = str(rng.bit_generator.state)
-    trial.method.enrol(trial.bench.owner, trial.bench.material, rng)
+    trial.method.enrol(trial.owner, trial.bench.material, rng)
     if str(rng.bit_generator.state) != before:
         other = trial.extract(seed=1).probes.digest
         _must(other != trial.fp.probes.digest, trial.method, "must draw other probes from another seed")
@@ -226,7 +236,7 @@ def extraction_changes_nothing(trial: "_Trial") -> None:
 def its_needs_are_honest(trial: "_Trial") -> None:
     """What ``owner_needs`` and ``suspect_needs`` name is enough."""
     method, bench = trial.method, trial.bench
-    fp = method.extract(_Veiled(bench.owner, method.owner_needs), bench.material)
+    fp = trial.enrolled(_Veiled(bench.owner, method.owner_needs))[1]
     shown = Access.LABELS | method.suspect_needs if Access.TEXT not in method.suspect_needs else method.suspect_needs
     seen = [method.observe(fp, _Veiled(m, shown)) for m in bench.innocents]
     null = Null("unrelated", tuple(seen[1:]))
@@ -319,8 +329,8 @@ def other_probes_are_another_experiment(trial: "_Trial") -> None:
 
 
 def p_never_falls_below_its_floor(trial: "_Trial") -> None:
-    """No score, however high, is worth more than 1/(m+1)."""
-    floor = 1 / (1 + trial.null.m)
+    """No score, however high, is worth more than 1/(m+1); an exact null has a floor of its own."""
+    floor = 0.0 if trial.method.is_exact else 1 / (1 + trial.null.m)
     for seen in (*trial.fp.controls["owner"], trial.suspect):
         found = trial.method.judge(trial.fp, seen, trial.null, alpha=0.1)
         fine = found.p_value is not None and found.p_floor is not None and found.p_value >= found.p_floor >= floor
@@ -613,8 +623,19 @@ class _Trial:
     def suspect(self) -> Observation:
         return self.method.observe(self.fp, self.bench.innocents[0])
 
+    @cached_property
+    def owner(self) -> Model:
+        """The owner's model; where the method is a mark, with the mark of seed 0."""
+        return self.enrolled(self.bench.owner)[0]
+
+    def enrolled(self, model: Model, seed: int = 0) -> tuple[Model, Fingerprint]:
+        """Any model enrolled, a mark trained in before, and its fingerprint."""
+        if isinstance(self.method, Mark):
+            return self.method.embed(model, self.bench.material, seed=seed)
+        return model, self.method.extract(model, self.bench.material, seed=seed)
+
     def extract(self, seed: int) -> Fingerprint:
-        return self.method.extract(self.bench.owner, self.bench.material, seed=seed)
+        return self.enrolled(self.bench.owner, seed)[1]
 
     def score(self, seen: Observation) -> float:
         return self.method.score(self.fp, seen)
@@ -700,12 +721,17 @@ def _broken(rule: Callable[[Any], None], subject: "_Trial | _Raid | _Asked", err
     raise ContractError(f"{_name(plugin)}: {what}: {cleandoc(rule.__doc__ or '')}") from error
 
 
+def _bench_for(method: Method) -> Bench:
+    return marking_bench() if isinstance(method, Mark) else toy_bench()
+
+
 @lru_cache(maxsize=64)
 def _installed(group: str, name: str) -> "_Trial | _Raid | _Asked":
     """A plug-in of the catalogue with default parameters, ready for the rules of its group."""
     bench = toy_bench()
     if group == "methods":
-        return _Trial(catalog.load(group, name)(), bench)
+        method = catalog.load(group, name)()
+        return _Trial(method, _bench_for(method))
     if group == "attacks":
         return _Raid(catalog.load(group, name)(), bench)
     return _Asked(bench.owner, numbered(bench.thief.inputs[:24], {}))

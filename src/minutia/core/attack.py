@@ -79,7 +79,7 @@ class Attack(_Parametrised, ABC):
         started = perf_counter()
         made = self.run(model, material, rng)
         cost = {"seconds": perf_counter() - started, **_effort(model, made)}
-        cost |= _kept(model, made, material, self.renames)
+        cost |= kept(model, made, material, self.renames)
         if not self.serving:
             cost |= _moved(model, made)
         made.card = ModelCard(made.card.id, model.card.root, self.key, (model.card.id,), cost)
@@ -217,7 +217,7 @@ def _effort(model: Model, made: Model) -> dict[str, float]:
     return {name: made.card.fidelity[name] for name in NOTED if name in made.card.fidelity}
 
 
-def _kept(model: Model, made: Model, material: Material, renamed: bool) -> dict[str, float]:
+def kept(model: Model, made: Model, material: Material, renamed: bool) -> dict[str, float]:
     """Accuracy and agreement on held-out data; not measured is absent, never 0."""
     if material.held_out is None or not len(material.held_out[1]):
         return {}

@@ -150,7 +150,7 @@ class Method(ABC):
         if not looks:
             raise UsageError(f"expected a budget of at least {fp.schedule[0]} queries (first look), got {budget}")
         seen: Observation | None = None
-        silent = 0
+        silent, early = 0, early and (null.m > 0 or self.is_exact)
         for upto in looks:
             try:
                 seen = self.observe(fp, suspect, reference=seen, upto=upto)
@@ -165,7 +165,7 @@ class Method(ABC):
                 if seen is None:
                     raise
                 break
-            if early and (null.m or self.is_exact) and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
+            if early and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
                 break
         assert seen is not None
         return sealed.judge(self, fp, seen, null, alpha=alpha)

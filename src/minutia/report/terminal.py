@@ -63,6 +63,8 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 def _null(verdict: Verdict) -> str:
     """What the p-value rests on."""
+    if verdict.null_kind == "exact" and not verdict.null_size:
+        return "exact: it needs no other models"
     if not verdict.null_size:
         return f"{clean(verdict.null_kind)}: no unrelated model to compare with"
     rung = clean(verdict.null_rung, 80) or "rung not declared"
