@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from minutia import catalog
+from minutia.core import integrity
 from minutia.core.access import Access, require
 from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
@@ -16,14 +17,19 @@ from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, Plan, WeightModel
 from minutia.core.verdict import Verdict
+from minutia.models import reruns
 from minutia.models.metered import Metered
+from minutia.storage import manifest
 from minutia.storage.data import Dataset, load_dataset
 from minutia.storage.files import load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
+from minutia.study import integrity as battery
 from minutia.study import zoo
+from minutia.study.battery import SURROGATES
 
 SCHEMA = "minutia.zoo/1"
 CRAFT_COPIES = 2
+CRAFT_CHANGES = 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ def extract(
     unrelated: ModelStore | None = None,
     derived: ModelStore | None = None,
     copies: int = 9,
+    surrogates: int = 6,
+    student: str = "",
     attack_data: str = "",
     threats: tuple[str, ...] = THREATS,
     seed: int = 0,
@@ -112,20 +120,28 @@ def extract(
     """Enrol a model: screen with spent models, order with some copies, keep others as controls.
 
     ``copies`` of each kind of theft in ``threats`` are made in ``derived`` (0: none) if the model can be trained;
-    two more of each kind that keeps weights help to order the probes and are never controls. ``attack_data`` is what
-    thieves train on.
+    two more of each kind that keeps weights help to order the probes and are never controls. A method that learns gets
+    ``surrogates`` copies of every way of copying instead, some of them with the architecture ``student``, where one is
+    given. ``attack_data`` is what they are trained on: by default the owner's own data.
     """
     require(method.name, method.owner_needs, model.spec, model.access)
     store = derived or unrelated
     made: list[Entry] = []
     if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:
         thief = attack_data or data.spec
-        made = build_copies(store, model, thief, copies, threats=threats, seed=seed, jobs=jobs, progress=progress)
+        threat_attacks(threats)  # an unknown kind is refused before anything is stored
+        parent = owner_entry(store, model)
+        tasks = copy_tasks(parent, thief, copies, seed, threats)
+        if method.learns and surrogates:
+            tasks = [task for task in tasks if task.role == "control"]
+            tasks += surrogate_tasks(parent, thief, surrogates, seed, student=student)
+        made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     material = Material(
         data.inputs,
         data.labels,
         unrelated=_opened(unrelated, "spent"),
         derived=[zoo.open_entry(store, e) for e in made if e.role == "craft"] if store else (),
+        surrogates=[zoo.open_entry(store, e) for e in made if e.role == "surrogate"] if store else (),
         controls=_by_kind(store, [e for e in made if e.role == "control"]),
         bounds=data.bounds,
         levels=data.levels,
@@ -160,6 +176,24 @@ def copy_tasks(owner: Entry, data: str, copies: int, seed: int, threats: tuple[s
     keeping = [key for key in keys if catalog.attack(key).keeps_weights]
     controls = zoo.derived_tasks(owner, data, keys, copies, role="control", seed=seed)
     return controls + zoo.derived_tasks(owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed)
+
+
+def surrogate_tasks(
+    owner: Entry, data: str, count: int, seed: int, *, student: str = "", foreign: str = ""
+) -> list[zoo.Task]:
+    """Copies of one owner in many ways, ``count`` of each, for methods that learn what copies have in common.
+
+    Ways that need another architecture are left out without ``student``.
+    """
+    tasks = []
+    for key in SURROGATES:
+        if "student=other" in key and not student:
+            continue
+        chosen = catalog.attack(key)
+        role = "craft" if chosen.keeps_weights else "surrogate"
+        some = zoo.derived_tasks(owner, data, [chosen.key], count, role=role, seed=seed)
+        tasks += [replace(task, student=student, foreign=foreign) for task in some]
+    return tasks
 
 
 def threat_attacks(threats: tuple[str, ...] = THREATS) -> list[str]:
@@ -233,8 +267,82 @@ def verify(
     See ``Method.verify`` for early stopping.
     """
     method = catalog.method(fp.method)
+    if method.question == "integrity":
+        raise UsageError(f"expected a fingerprint for the question of origin, got one of {method.name}: minutia check")
     metered = Metered(suspect, only=only, max_queries=max_queries or None, journal=journal, transcript=transcript)
     return method.verify(fp, metered, null, alpha=alpha, early=early, budget=max_queries)
+
+
+def enrol_integrity(
+    model: Model, data: Dataset, method: Method, *, allow: Sequence[str] = (), seed: int = 0
+) -> Fingerprint:
+    """Enrol a model so that ``check`` can tell whether a download of it was changed.
+
+    It is run again in all ways that count as benign, ``allow`` naming number formats among them; changed models of many
+    kinds are made, some to choose probes and others to measure the power. Digests of its files are kept as well.
+    """
+    require(method.name, method.owner_needs, model.spec, model.access)
+    held = (data.test_inputs, data.test_labels) if len(data.test_labels) else None
+    material = Material(
+        data.inputs, data.labels, bounds=data.bounds, levels=data.levels, content=data.content, held_out=held
+    )
+    rng = np.random.default_rng([seed, 13])
+    benign = reruns.reruns(model, data.inputs[: reruns.MOST_ROWS], rng, allow=allow)
+    crafted = battery.battery(model, material, rng, allow=allow, each=CRAFT_CHANGES)
+    changed = battery.battery(model, material, rng, allow=allow)
+    changed = battery.mattering(model, changed, data.test_inputs if held else data.inputs, benign)
+    kept = {m.card.id for made in changed.values() for m in made}
+    derived = [m for made in crafted.values() for m in made if m.card.id not in kept]
+    material = replace(material, derived=derived, controls={"benign": benign, **changed})
+    threats = tuple(kind for kind in battery.KINDS if kind not in allow)
+    fp = method.extract(model, material, seed=seed, threats=threats)
+    files = model_files(model)
+    return replace(fp, arrays={**fp.arrays, manifest.ARRAY: manifest.manifest_of(files).array()}) if files else fp
+
+
+def check(
+    fp: Fingerprint, suspect: Model, *, alpha: float = 0.01, only: Access | None = None, max_queries: int = 0
+) -> Verdict:
+    """Is the suspect the enrolled model, unchanged? H0: it is.
+
+    Nothing is asked if the suspect lies in files alone and every file is the recorded one. ``only`` hides what else the
+    suspect would return.
+    """
+    method = catalog.method(fp.method)
+    if method.question != "integrity":
+        raise UsageError(
+            f"expected a fingerprint of an integrity method such as sensitive_samples, got one of {method.name}: "
+            "minutia verify judges it"
+        )
+    files, recorded = model_files(suspect), recorded_files(fp)
+    same = bool(files) and recorded is not None and manifest.same(manifest.manifest_of(files), recorded)
+    if same and suspect.spec.partition(":")[0] in zoo.DATA_ONLY:
+        return integrity.identical(method, fp, suspect.card, alpha=alpha)
+    metered = Metered(suspect, only=only, max_queries=max_queries or None)
+    verdict = method.verify(fp, metered, Null.none(), alpha=alpha, budget=max_queries)
+    if not files or recorded is None:
+        return verdict
+    return integrity.flagged(verdict, "files-identical" if same else "files-differ")
+
+
+def recorded_files(fp: Fingerprint) -> manifest.Manifest | None:
+    """The digests of the enrolled model's files; None where it did not come from files."""
+    found = fp.arrays.get(manifest.ARRAY)
+    return None if found is None else manifest.Manifest.from_array(found)
+
+
+def model_files(model: Model) -> list[Path]:
+    """The files that hold a model, the main one first: weights, and code where the spec names it as a file."""
+    own = getattr(model, "files", None)
+    if own is not None:
+        return [Path(path) for path in own]
+    place, _, query = model.spec.partition("?")
+    kind, _, rest = place.partition(":")
+    weights = [o.partition("=")[2] for o in query.split("&") if o.startswith("weights=")]
+    code = rest.rpartition(":")[0]
+    named = [*([rest] if kind in zoo.DATA_ONLY and kind != "replay" else []), *weights]
+    found = [Path(name) for name in named if Path(name).is_file()]
+    return [*found, Path(code)] if found and code.endswith(".py") else found
 
 
 def _from_store(fp: Fingerprint, path: Path) -> Null:

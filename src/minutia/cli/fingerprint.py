@@ -26,16 +26,25 @@ def extract(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the fingerprint.")] = Path(
         "fingerprint.safetensors"
     ),
-    method: Annotated[str, typer.Option(help="Method with parameters, such as 'ipguard(probes=50)'.")] = "ipguard",
+    method: Annotated[
+        str, typer.Option(help="A method, such as 'ipguard(probes=50)', several joined by '+', or all that fit.")
+    ] = "portfolio",
     unrelated: Annotated[
         Path | None, typer.Option(help="Store of 'minutia null build': spent models screen, calibrators judge.")
     ] = None,
     derived: Annotated[Path | None, typer.Option(help="Where stored copies are made; default: --unrelated.")] = None,
     copies: Annotated[int, typer.Option(min=0, help="Stored copies per kind of theft, 0 for none.")] = 9,
+    surrogates: Annotated[
+        int, typer.Option(min=0, help="Copies per way of copying, for methods that learn from many; 0 for none.")
+    ] = 6,
+    student: Annotated[str, typer.Option(help="Another architecture for some of these copies.")] = "",
     threats: Annotated[
         str, typer.Option(help="Kinds of theft to rule out before 'no match', by comma; default: all that are known.")
     ] = "",
     attack_data: Annotated[str, typer.Option(help="Data that thieves train on; default: --data.")] = "",
+    allow: Annotated[
+        str, typer.Option(help="For 'minutia check': number formats that are no change (half, bfloat16, int8, int4).")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Same seed, same digest.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for making copies, 0 for one per core.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -47,7 +56,7 @@ def extract(
     """
     from minutia import api, catalog
     from minutia.core.access import Access
-    from minutia.core.errors import FileError
+    from minutia.core.errors import FileError, UsageError
     from minutia.core.fingerprint import THREATS
     from minutia.core.judge import unlike_owner
     from minutia.report.json import dumps
@@ -57,10 +66,19 @@ def extract(
 
     console.check_output(output)
     chosen, owner, dataset = catalog.method(method), catalog.model(model), load_dataset(data)
+    if allow and chosen.question != "integrity":
+        raise UsageError(f"expected --allow with a method for 'minutia check', got {chosen.name}: leave it out")
     if unrelated is not None and not (unrelated / "zoo.json").is_file():
         raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {unrelated}")
     if dry_run:
         console.put(dumps(_plan(chosen.key, owner.spec, dataset, copies, unrelated, derived)), None)
+        return
+    if chosen.question == "integrity":
+        formats = [name.strip() for name in allow.split(",") if name.strip()]
+        fp = api.enrol_integrity(owner, dataset, chosen, allow=formats, seed=seed)
+        save_fingerprint(fp, output)
+        found = _shown(fp) | {"file": str(output), "files": _files(fp)}
+        console.put(dumps(found) if as_json else _text(found), None)
         return
     if unrelated is None:
         console.say("no --unrelated: the probes are not screened and there is no null beside the fingerprint")
@@ -77,6 +95,8 @@ def extract(
             unrelated=stores["u"],
             derived=stores["d"],
             copies=copies,
+            surrogates=surrogates,
+            student=student,
             attack_data=attack_data,
             threats=tuple(t.strip() for t in threats.split(",")) if threats else THREATS,
             seed=seed,
@@ -131,6 +151,14 @@ def diff(
     raise typer.Exit(0 if same else 1)
 
 
+def _files(fp: "Fingerprint") -> dict[str, str]:
+    """Digests of the enrolled model's files by name."""
+    from minutia import api
+
+    recorded = api.recorded_files(fp)
+    return {} if recorded is None else {name: f"sha256:{digest}" for name, digest in recorded.digests.items()}
+
+
 def null_path(fingerprint: Path) -> Path:
     """Where extract writes the null of a fingerprint, and where verify looks for it.
 
@@ -177,6 +205,7 @@ def _shown(fp: object) -> dict[str, object]:
         "method": fp.method,
         "question": fp.question,
         "owner": fp.owner.id,
+        **({"members": {p.method: p.why or f"{len(p.rows)} probes" for p in fp.members}} if fp.members else {}),
         "probes": len(fp.probes),
         "shape": list(fp.probes.array.shape[1:]),
         "looks": list(fp.schedule),

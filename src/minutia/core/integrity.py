@@ -28,7 +28,7 @@ BENIGN = ("owner", "benign")
 """Kinds of control that are the unchanged model; the others are changed ones."""
 SAFETY = 4.0
 """A tolerance is this many times the largest deviation among benign runs."""
-ULPS = 16
+ULPS = 32
 """A tolerance is never below this many float32 roundings of a probe's largest output."""
 POWER_AT_LEAST = 0.9
 """Share of stored changes that must be caught at the suspect's access before it may be called intact."""
@@ -100,7 +100,7 @@ def outputs(answers: Answers, reading: Reading) -> Array:
     if answers.scores is None:
         raise UsageError("expected an owner's model that gives scores, got labels only: no tolerance can be measured")
     scores = np.asarray(answers.scores, dtype=float)
-    return scores if reading.decimals is not None else np.log(np.maximum(scores, SMALLEST))
+    return scores if reading.decimals is not None else np.asarray(np.log(np.maximum(scores, SMALLEST)))
 
 
 def tolerances(own: Answers, benign: Iterable[Answers], reading: Reading) -> Array:
@@ -112,10 +112,10 @@ def tolerances(own: Answers, benign: Iterable[Answers], reading: Reading) -> Arr
     mine = outputs(own, reading)
     largest = np.zeros_like(mine)
     for run in benign:
-        largest = np.maximum(largest, np.nan_to_num(np.abs(outputs(run, reading) - mine), nan=np.inf))
+        largest = np.maximum(largest, np.nan_to_num(np.abs(outputs(run, reading) - mine), nan=np.inf, posinf=np.inf))
     scale = np.abs(np.where(np.isfinite(mine), mine, 0)).max(axis=1, keepdims=True)
     least = ULPS * float(np.finfo(np.float32).eps) * np.maximum(scale, np.finfo(np.float32).tiny)
-    return np.maximum(SAFETY * largest, least)
+    return np.asarray(np.maximum(SAFETY * largest, least))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +144,13 @@ class Gauge:
         """
         found = self._labels(seen) if self.reading.column == "labels" else self._numbers(seen)
         unanswered = np.isin(seen.answers.status, (Status.FAILED, Status.REFUSED, Status.TRUNCATED))
-        return np.where(unanswered, np.nan, np.where(seen.answers.status == Status.INVALID, self._worth(seen), found))
+        invalid = seen.answers.status == Status.INVALID
+        return np.asarray(np.where(unanswered, np.nan, np.where(invalid, self._worth(seen), found)))
 
     def _worth(self, seen: Observation) -> Array:
         """An invalid answer says that the model is changed, unless benign runs give invalid answers there too."""
         excused = np.isinf(self.tolerance[: len(seen.asked)]).any(axis=1)
-        return np.where(excused, 0.0, FARTHEST)
+        return np.asarray(np.where(excused, 0.0, FARTHEST))
 
     def _numbers(self, seen: Observation) -> Array:
         rows = len(seen.asked)
@@ -160,7 +161,7 @@ class Gauge:
             theirs = np.round(theirs, self.reading.decimals)
         # Outputs that are not shown cannot be compared, and equal infinities do not differ.
         apart = np.nan_to_num(np.abs(theirs - mine), nan=0.0, posinf=FARTHEST)
-        return np.minimum((apart / self.tolerance[:rows]).max(axis=1), FARTHEST)
+        return np.asarray(np.minimum((apart / self.tolerance[:rows]).max(axis=1), FARTHEST))
 
     def _labels(self, seen: Observation) -> Array:
         """Another label counts by the lead of the owner's label over it: within the tolerance it may be rounding."""
@@ -171,7 +172,7 @@ class Gauge:
         lead = values[rows, mine] - values[rows, known]
         allowed = self.tolerance[rows, mine] + self.tolerance[rows, known]
         found = np.where(theirs == mine, 0.0, np.minimum(lead / allowed, FARTHEST))
-        return np.where(theirs >= values.shape[1], FARTHEST, found)
+        return np.asarray(np.where(theirs >= values.shape[1], FARTHEST, found))
 
     def seen_as(self, stored: Observation) -> Observation:
         """A stored observation as it would look if its model showed no more than the suspect does."""
@@ -212,12 +213,12 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, *, alpha:
         question=method.question,
         h0=method.h0,
         method=fp.method,
-        score=-farthest if len(rows) else None,
+        score=0.0 - farthest if len(rows) else None,
         p_value=p,
         p_floor=floor,
         null_kind="assumed",
         null_size=len(null),
-        null_source=_source(gauge.benign),
+        null_source=_source(fp),
         null_rung="benign runs of the owner's model",
         e_value=None,
         alpha=alpha,
@@ -320,10 +321,11 @@ def _flags(
     return tuple(name for name, found in raised.items() if found)
 
 
-def _source(benign: Sequence[Observation]) -> str:
+def _source(fp: Fingerprint) -> str:
     """Where the benign runs come from: how often each way of running was tried."""
-    ways = Counter(seen.subject.recipe or "as it is" for seen in benign)
-    return "the owner's model run again: " + ", ".join(f"{count} {way}" for way, count in ways.items())
+    ways = Counter(seen.subject.recipe for seen in fp.controls.get("benign", ()))
+    again = [f"{len(fp.controls['owner'])} as it is", *(f"{count} {way}" for way, count in ways.items())]
+    return f"the owner's model run again: {', '.join(again)}"
 
 
 def _reason(

@@ -62,7 +62,8 @@ class Method(ABC):
     Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``scale``. Outcome, refusals,
     budgets and wording are decided in one place, so that no method marks its own homework. ``serves`` names the
     contents of data (``Material.content``) that probes can be made of, ``reads`` what ``read`` takes from a model
-    besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``.
+    besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``; one
+    that learns from many copies and unrelated models says ``learns``.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,7 @@ class Method(ABC):
     suspect_needs: ClassVar[Access]
     reads: ClassVar[Access] = Access(0)
     is_exact: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     serves: ClassVar[frozenset[str]] = frozenset({"image", "tabular", "text"})
 
     @property
@@ -140,6 +142,7 @@ class Method(ABC):
             return self.judge(fp, seen, null, alpha=alpha)
         return self._verified(fp, suspect, null, alpha=alpha, early=early, budget=budget)
 
+    @final
     def _verified(
         self, fp: Fingerprint, suspect: Model, null: Null, *, alpha: float, early: bool, budget: int
     ) -> Verdict:

@@ -105,6 +105,31 @@ FLAGS: Mapping[str, Flag] = {
         "nothing can be ruled out, so the verdict can never be no-match",
         "extract with --copies 9 or more",
     ),
+    "low-power": Flag(
+        "fewer than nine in ten stored changes are caught by what the suspect shows",
+        "a change might go unseen, so unchanged answers are no proof of an unchanged model",
+        "ask where scores are shown, or unrounded ones",
+    ),
+    "too-few-benign-runs": Flag(
+        "the smallest p-value that the owner's benign runs can give is above alpha",
+        "no change could be reported, whatever the answers are",
+        "enrol again with minutia extract, or choose a larger alpha",
+    ),
+    "files-identical": Flag(
+        "every file has the SHA-256 digest that was recorded at enrolment",
+        "what lies in these files is unchanged to the last bit",
+        "nothing to do; where the architecture is code, review that code",
+    ),
+    "files-differ": Flag(
+        "a file's SHA-256 digest is not the one that was recorded at enrolment",
+        "it was converted, saved anew or changed: the answers tell whether its behaviour changed",
+        "compare with the publisher's signed manifest, --manifest",
+    ),
+    "manifest-differs": Flag(
+        "the publisher's manifest lists another SHA-256 digest for a file, or does not list it",
+        "this is not the file that the publisher signed",
+        "download it again from the publisher",
+    ),
 }
 
 

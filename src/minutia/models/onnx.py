@@ -39,6 +39,7 @@ class OnnxModel:
     Rows that are non-negative and sum to 1 are scores, others logits. Inputs of type uint8 get round(255 x)
     of probes in [0, 1]. Of several outputs the first float tensor is used, else integer labels (so the labels
     of a scikit-learn export whose probabilities are maps). A fixed batch is filled up with the last row.
+    ``files`` are the file and those of its weights outside: together the whole model.
 
     >>> from onnx import TensorProto, helper
     >>> x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 2]) for n in "xy")
@@ -52,6 +53,7 @@ class OnnxModel:
     def __init__(
         self, source: str | Path | bytes, *, threads: int = 1, spec: str = "", card: ModelCard | None = None
     ) -> None:
+        self._source = source
         self._folder = None if isinstance(source, bytes) else Path(source).parent
         self._data = source if isinstance(source, bytes) else read_bounded(Path(source), "an ONNX file", MAX_FILE_BYTES)
         self._threads, name = threads, "bytes" if isinstance(source, bytes) else str(source)
@@ -60,6 +62,7 @@ class OnnxModel:
         external = _external_files(proto, self._folder, self.spec)
         _refuse_custom(proto, self.spec)
         digest = _digest(self._data, external, self._folder)
+        self.files = () if self._folder is None else (Path(str(source)), *(self._folder / name for name in external))
         self.card = card or ModelCard(digest, digest, self.spec)
         # Weights outside need the file's folder; otherwise the runtime gets the very bytes that were checked.
         self._session = _session(str(source) if external else self._data, threads, self.spec)
@@ -101,6 +104,10 @@ class OnnxModel:
         child = OnnxModel(proto.SerializeToString(), threads=self._threads)
         child.card = ModelCard(child.card.id, self.card.root, self.card.recipe, (self.card.id,))
         return child
+
+    def with_threads(self, threads: int) -> "OnnxModel":
+        """The same file in a session with so many threads."""
+        return OnnxModel(self._source, threads=threads, spec=self.spec, card=self.card)
 
     def _pilot(self) -> None:
         """Tell scores from logits on noise, before anything is asked; sizes left open are tried with 32."""

@@ -13,6 +13,8 @@ from minutia.report.words import (
     format_p,
     format_score,
     missing,
+    outcome,
+    percent,
     plural,
     points,
     ruled_out,
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 COLOURS = {"match": "bold red", "no-match": "green", "inconclusive": "yellow"}
+ALARMS = {"match": "green", "no-match": "bold red", "inconclusive": "yellow"}
+"""Where the question is whether a model is unchanged, the alarm is the other outcome."""
 WIDE = 96
 """Columns from which on there is room for what an attack cost."""
 
@@ -34,10 +38,13 @@ def print_verdict(console: "Console", verdict: Verdict) -> None:
     """Print one verdict for a person: what was found, the numbers, then the reasons not to believe them."""
     from rich.text import Text
 
-    name = OUTCOMES[verdict.outcome].upper()
-    console.print(Text.assemble((name, COLOURS[verdict.outcome]), "  ", sentence(verdict)))
+    name, colours = outcome(verdict).upper(), ALARMS if verdict.question == "integrity" else COLOURS
+    console.print(Text.assemble((name, colours[verdict.outcome]), "  ", sentence(verdict)))
     console.print()
     console.print(_pairs(list(_facts(verdict))))
+    if verdict.members:
+        console.print(Text("\nmembers (each by itself; the p-value above is that of all together)", "bold"))
+        console.print(_members(verdict))
     if verdict.flags:
         console.print(Text("\nflags", "bold"))
         console.print(_pairs([pair for flag in verdict.flags for pair in _flag(flag)]))
@@ -56,13 +63,19 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "null", _null(verdict)
     yield "e-value", DASH if verdict.e_value is None or missing(verdict.e_value) else f"{verdict.e_value:.3g}"
     yield "queries", _queries(verdict)
-    yield "ruled out", DASH if verdict.outcome == "match" else _kinds(verdict.ruled_out)
+    if verdict.question == "integrity":
+        yield "power", ", ".join(f"{clean(kind)} {percent(rate)}" for kind, rate in verdict.power.items()) or DASH
+    matched = verdict.question == "origin" and verdict.outcome == "match"
+    yield "ruled out", DASH if matched else _kinds(verdict.ruled_out)
     yield "blind to", _kinds(verdict.blind_to)
     yield "untested", _kinds(verdict.untested)
 
 
 def _null(verdict: Verdict) -> str:
     """What the p-value rests on."""
+    if verdict.question == "integrity":
+        runs = plural(verdict.null_size, "benign run")
+        return f"{clean(verdict.null_kind)}, {runs} ({clean(verdict.null_source, 300)})"
     if verdict.null_kind == "exact" and not verdict.null_size:
         return "exact: it needs no other models"
     if not verdict.null_size:
@@ -80,6 +93,23 @@ def _queries(verdict: Verdict) -> str:
 
 def _kinds(kinds: Sequence[str]) -> str:
     return ", ".join(clean(kind) for kind in kinds) or "none"
+
+
+def _members(verdict: Verdict) -> "Table":
+    """What each method of a portfolio says, the most telling first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 2), pad_edge=True, header_style="")
+    for number, head in enumerate(("method", "answers", "score", "of its reach", "p alone")):
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    told = sorted(verdict.members, key=lambda m: -1e9 if m.standardised is None else -m.standardised)
+    for m in told:
+        reach = DASH if m.standardised is None or missing(m.standardised) else f"{m.standardised:.2f}"
+        name = clean(m.method.partition("(")[0], 60)
+        cells = (name, str(m.asked), format_score(m.score), reach, format_p(m.p_value))
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
 
 
 def _flag(flag: str) -> list[tuple[str, str]]:

@@ -22,6 +22,9 @@ QUESTIONS = {
     "same": "Is this the same model as the owner’s?",
     "integrity": "Is this model unchanged?",
 }
+INTEGRITY = {"match": "intact", "no-match": "changed", "inconclusive": "inconclusive"}
+"""The outcomes where the question is whether a model is unchanged."""
+NOT_INTACT = "Inconclusive is not intact: the questions asked could not tell."
 NOT_INNOCENCE = "Inconclusive is not innocence: the questions asked could not tell."
 _UP = Context(prec=3, rounding=ROUND_CEILING)
 _NO_FLAG = Flag("unknown", "this version of minutia has no explanation on file", "update minutia")
@@ -129,6 +132,16 @@ def some(names: Sequence[str], most: int) -> str:
     return ", ".join(clean(name) for name in names[:most]) + more
 
 
+def outcome(verdict: Verdict) -> str:
+    """The outcome in the words of the question.
+
+    >>> from types import SimpleNamespace as Some
+    >>> outcome(Some(question="integrity", outcome="no-match")), outcome(Some(question="origin", outcome="no-match"))
+    ('changed', 'no match')
+    """
+    return (INTEGRITY if verdict.question == "integrity" else OUTCOMES)[verdict.outcome]
+
+
 def sentence(verdict: Verdict) -> str:
     """What was found, in one or two sentences that claim no more than the numbers do."""
     if verdict.question == "origin" and verdict.outcome == "match" and verdict.null_kind != "exact":
@@ -138,7 +151,8 @@ def sentence(verdict: Verdict) -> str:
             f"with probability at most {format_p(verdict.p_value)}."
         )
     why = "; ".join(clean(reason, 300) for reason in verdict.reasons) or "no reason was recorded"
-    ending = f" {NOT_INNOCENCE}" if verdict.outcome == "inconclusive" else ""
+    remark = NOT_INTACT if verdict.question == "integrity" else NOT_INNOCENCE
+    ending = f" {remark}" if verdict.outcome == "inconclusive" else ""
     return f"{why[0].upper()}{why[1:]}.{ending}"
 
 
