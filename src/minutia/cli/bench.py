@@ -28,6 +28,7 @@ def bench(
         Path | None, typer.Option("--dir", help="Where models and results are kept; default: minutia-bench/NAME.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Other seeds than the study's, by comma.")] = "",
+    access: Annotated[str, typer.Option(help="What suspects show: labels, scores or weights; else the study's.")] = "",
     engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
     address: Annotated[str, typer.Option(help="Address of a Ray cluster.")] = "",
     gpus: Annotated[float, typer.Option(min=0.0, help="GPUs per job on a cluster that has some, such as 0.25.")] = 0.0,
@@ -53,7 +54,7 @@ def bench(
     from minutia.report.json import dumps
     from minutia.storage.tables import load_table
 
-    chosen = _study(study, seeds)
+    chosen = _study(study, seeds, access)
     place = folder or Path("minutia-bench") / chosen.name
     console.check_output(place / "table.json")
     console.check_output(page)
@@ -112,8 +113,8 @@ def attack(
     console.put(dumps(found) if as_json else _card_text(found), None)
 
 
-def _study(name: str, seeds: str) -> "Study":
-    """A study file by path, or a built-in study by name."""
+def _study(name: str, seeds: str, access: str) -> "Study":
+    """A study file by path, or a built-in study by name, with other seeds or another access where these are given."""
     from minutia.core.errors import UsageError
     from minutia.core.keys import did_you_mean
     from minutia.study.file import built_in, load_study
@@ -128,6 +129,8 @@ def _study(name: str, seeds: str) -> "Study":
             )
         path = known[name]
     study = load_study(path)
+    if access:
+        study = checked({**study.model_dump(), "access": access}, "--access")
     if not seeds:
         return study
     try:
@@ -139,12 +142,16 @@ def _study(name: str, seeds: str) -> "Study":
 
 def _plan(study: "Study", place: Path) -> dict[str, Any]:
     """What bench would do."""
+    from minutia.study.battery import SURROGATES
     from minutia.study.file import study_attacks
 
     attacks, counts = list(study_attacks(study)), study.counts
     founders = 3 + counts.calibrators + counts.spent + counts.innocents + counts.per_rung * (len(study.rungs()) - 1)
+    founders += counts.spent_other + counts.spent_subset * len(study.data.subsets)
     family = 1 + counts.calibrators + counts.spent + counts.per_rung if study.ancestor_epochs and counts.per_rung else 0
-    copies = sum(a.copies + (0 if a.curve else counts.attacked_innocents) for a in attacks)
+    copies = counts.surrogates * len(SURROGATES) + sum(
+        a.copies + (0 if a.curve else counts.attacked_innocents) for a in attacks
+    )
     return {
         "study": study.name,
         "seeds": list(study.seeds),

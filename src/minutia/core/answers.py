@@ -222,6 +222,17 @@ class Observation:
             )
         return replace(self, asked=ids, answers=self.answers.take([self._rows[i] for i in ids]))
 
+    def renamed(self, names: Mapping[int, int], note: str) -> "Observation":
+        """The same observation with its classes under other names; classes without a new name have no label."""
+        known = np.array([names.get(int(label), -1) for label in self.answers.labels], dtype=np.int64)
+        scores = self.answers.scores
+        if scores is not None and sorted(names) == sorted(names.values()) == list(range(scores.shape[1])):
+            scores = scores[:, np.argsort([names[c] for c in range(scores.shape[1])])]
+        else:
+            scores = None
+        answers = replace(self.answers, labels=known, scores=scores, logits=None)
+        return replace(self, answers=answers, notes=(*self.notes, note))
+
     def labels_of(self, ids: Sequence[str]) -> Array:
         """Labels (n,) for these probes, -1 where the model named none."""
         return self.answers.labels[[self._rows[i] for i in ids]]

@@ -31,6 +31,8 @@ OWNER_WITHIN = {"accuracy": 0.02, "confidence": 0.05}
 recipe; where the null itself ranges wider, as far again as it ranges."""
 RENAMED_AT_LEAST = 0.6
 """Share of equal labels under the best renaming above which another class order is suspected."""
+RENAMED = "classes renamed by anchors"
+"""Note on an observation whose classes were put into the owner's order."""
 LABELS_TO_COMPARE = 50
 """Answers needed before a renaming of classes can be told from luck."""
 UNDECIDABLE = frozenset(
@@ -61,7 +63,7 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
     power = powers(stick, fp, alpha)
     flags = _answer_flags(fp, observation, lost)
     flags += _calibration_flags(fp, stick, observation, null, significance, power, alpha)
-    if relabelled(stick, fp, observation):
+    if relabelled(fp, observation):
         flags.append("permuted-labels")
     rejected = rejects(significance, alpha)
     convicted = rejected and stick.convicts(path, alpha)
@@ -150,7 +152,7 @@ def _member(column: Column, row: Array) -> Member:
     return Member(column.fp.method, asked, score, round(float(highest), 6), p, "rank")
 
 
-def relabelled(stick: Yardstick, fp: Fingerprint, seen: Observation) -> bool:
+def relabelled(fp: Fingerprint, seen: Observation) -> bool:
     """Whether the answers would resemble the owner's far better if the suspect's classes were renamed."""
     own = fp.answers.labels[: len(seen.asked)]
     rows = np.flatnonzero((seen.answers.labels >= 0) & (own >= 0))
@@ -198,6 +200,7 @@ def _answer_flags(fp: Fingerprint, seen: Observation, lost: frozenset[str]) -> l
         "invalid-answers": bool((status == Status.INVALID).any()),
         "constant-answers": len(named) > 1 and len(set(named)) == 1 and len(set(own[: len(seen.asked)])) > 1,
         "foreign-labels": bool((named >= classes).any()),
+        "classes-renamed": RENAMED in seen.notes,
     }
     return [name for name, found in raised.items() if found]
 
@@ -287,4 +290,6 @@ def _reasons(
             f"the answers are unlike those of unrelated models (p = {significance.p:.4g}), "
             "yet nearer to them than to the owner's own model"
         ]
+    if significance.kind == "exact":
+        return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
     return [f"the answers are not unlike those of unrelated models (p = {significance.p:.4g} > alpha {alpha:g})"]

@@ -18,11 +18,19 @@ from minutia.core.fingerprint import THREATS, Fingerprint, Null, Part
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
 from minutia.core.model import Model
-from minutia.core.probe import ProbeSet
+from minutia.core.probe import ProbeSet, numbered
 from minutia.core.verdict import Verdict
 from minutia.stats.nulls import Significance
+from minutia.stats.relabelling import relabelling
 from minutia.stats.sequential import Standardiser
 
+ANCHORS, ANCHOR_LABELS = "anchors.inputs", "anchors.labels"
+"""Arrays of a fingerprint that hold natural inputs of known class."""
+ANCHORS_PER_CLASS = 5
+ANCHOR_POOL = 2000
+"""Inputs among which anchors are looked for."""
+CLEAR_ORDER = 0.8
+"""Share of anchors that one order of classes must explain."""
 SILENT_LOOKS = 3
 """Looks without a single answer after which a suspect is given up."""
 
@@ -62,8 +70,8 @@ class Method(ABC):
     Authors write the hooks ``enrol`` and ``score``, sometimes ``observe`` and ``scale``. Outcome, refusals,
     budgets and wording are decided in one place, so that no method marks its own homework. ``serves`` names the
     contents of data (``Material.content``) that probes can be made of, ``reads`` what ``read`` takes from a model
-    besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``; one
-    that learns from many copies and unrelated models says ``learns``.
+    besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``;
+    one that learns from many copies and unrelated models says ``learns``.
     """
 
     name: ClassVar[str]
@@ -116,7 +124,7 @@ class Method(ABC):
             owner=model.card,
             probes=probes,
             answers=own.answers,
-            arrays=enrolled.arrays,
+            arrays={**enrolled.arrays, **_anchors(model, material)},
             controls={"owner": (self.asked(model, probes),), **controls},
             reference=tuple(self.asked(m, probes) for m in _scaling(material.unrelated, enrolled.fitted)),
             members=enrolled.members,
@@ -171,7 +179,24 @@ class Method(ABC):
             if early and sealed.judge(self, fp, seen, null, alpha=alpha).outcome == "match":
                 break
         assert seen is not None
-        return sealed.judge(self, fp, seen, null, alpha=alpha)
+        return sealed.judge(self, fp, self.in_order(fp, suspect, seen), null, alpha=alpha)
+
+    @final
+    def in_order(self, fp: Fingerprint, suspect: Model, seen: Observation) -> Observation:
+        """Put a suspect's classes into the owner's order, if its answers look as if they stood in another.
+
+        The order is read off natural inputs of known class, which every model of the task names alike: an innocent
+        model would be put in order the same way, so nothing speaks for or against it.
+        """
+        anchors, own = fp.arrays.get(ANCHORS), fp.arrays.get(ANCHOR_LABELS)
+        if anchors is None or own is None or not sealed.relabelled(fp, seen):
+            return seen
+        answers = suspect.ask(numbered(anchors, {"channel": "array"})).labels
+        named = answers >= 0
+        if not named.any():
+            return seen
+        names, rate = relabelling(own[named], answers[named])
+        return seen if rate < CLEAR_ORDER else seen.renamed(names, sealed.RENAMED)
 
     @final
     def judge(self, fp: Fingerprint, observation: Observation, null: Null, *, alpha: float = 0.01) -> Verdict:
@@ -248,6 +273,17 @@ class Method(ABC):
         if len(spent) >= 2:
             return Standardiser.fit(spent)
         return Standardiser(np.zeros(len(sizes)), 1 / np.sqrt(sizes))
+
+
+def _anchors(model: Model, material: Material) -> dict[str, Array]:
+    """Natural inputs of known class, those that the owner's model names right: they tell the order of classes."""
+    inputs, labels = material.stored(material.inputs[:ANCHOR_POOL]), np.asarray(material.labels[:ANCHOR_POOL])
+    if not len(inputs):
+        return {}
+    right = np.flatnonzero(model.ask(numbered(inputs, {"channel": "array"})).labels == labels)
+    rows = np.concatenate([right[labels[right] == c][:ANCHORS_PER_CLASS] for c in np.unique(labels)])
+    rows = rows.astype(int)
+    return {ANCHORS: inputs[rows], ANCHOR_LABELS: labels[rows].astype(np.int64)}
 
 
 def _scaling(unrelated: Sequence[Model], fitted: frozenset[str]) -> list[Model]:

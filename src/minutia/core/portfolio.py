@@ -53,6 +53,7 @@ class Portfolio(Method):
         for method in self.methods:
             reads |= method.reads
         object.__setattr__(self, "reads", reads)
+        object.__setattr__(self, "learns", any(method.learns for method in self.methods))
         object.__setattr__(self, "serves", frozenset().union(*(method.serves for method in self.methods)))
 
     @property
@@ -140,7 +141,7 @@ def _value(made: Enrolment | None, screen: Material, model: Model) -> Array:
         for some in ((*screen.derived, *screen.surrogates), screen.unrelated)
     )
     rate = np.mean(copies, axis=0) if copies else np.ones(len(own))
-    return np.maximum(rate - np.mean(innocents, axis=0), 0.0)
+    return np.asarray(np.maximum(rate - np.mean(innocents, axis=0), 0.0))
 
 
 def _missing(method: Method, model: Model, material: Material) -> str:

@@ -45,6 +45,11 @@ FLAGS: Mapping[str, Flag] = {
         "a copy may answer in another class order; nothing is ruled out",
         "map the suspect's classes to the owner's and verify again",
     ),
+    "classes-renamed": Flag(
+        "the suspect's classes stood in another order, which natural inputs of known class gave away",
+        "its answers were judged in the owner's order; an innocent model would have been put in order the same way",
+        "nothing: the inputs that gave the order are no probes",
+    ),
     "suspect-is-calibrator": Flag(
         "the suspect is itself one of the null or spent models",
         "its p-value is not that of a fresh model",

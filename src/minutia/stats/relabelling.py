@@ -7,11 +7,22 @@ from numpy.typing import ArrayLike
 def best_relabelling(own: ArrayLike, seen: ArrayLike) -> float:
     """Return the share of equal labels after the one-to-one renaming of `seen` that makes it largest.
 
-    Both have shape (n,), n >= 1, integers from 0. The result is never below the plain share of equal labels.
-    Raises ValueError for other shapes or negative labels.
+    See `relabelling`.
 
     >>> best_relabelling([0, 1, 2, 2], [1, 2, 0, 0])
     1.0
+    """
+    return relabelling(own, seen)[1]
+
+
+def relabelling(own: ArrayLike, seen: ArrayLike) -> tuple[dict[int, int], float]:
+    """Return the one-to-one renaming of `seen` that makes most labels equal, and the share that then are.
+
+    Both have shape (n,), n >= 1, integers from 0. The result is never below the plain share of equal labels.
+    Raises ValueError for other shapes or negative labels.
+
+    >>> relabelling([0, 1, 2, 2], [1, 2, 0, 0])
+    ({1: 0, 2: 1, 0: 2}, 1.0)
 
     References: H. W. Kuhn, Naval Research Logistics Quarterly 2, 1955 (the assignment problem).
     """
@@ -27,4 +38,5 @@ def best_relabelling(own: ArrayLike, seen: ArrayLike) -> float:
     counts = np.zeros((len(mine), len(theirs)), dtype=np.int64)
     np.add.at(counts, (first, second), 1)
     rows, columns = linear_sum_assignment(counts, maximize=True)
-    return float(counts[rows, columns].sum() / len(first))
+    names = {int(theirs[c]): int(mine[r]) for r, c in zip(rows, columns, strict=True)}
+    return names, float(counts[rows, columns].sum() / len(first))

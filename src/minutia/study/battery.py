@@ -67,6 +67,35 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Attacks by group, in the order in which tables show them."""
 
+SURROGATES = (
+    "fine_tune_last",
+    "fine_tune_all",
+    "retrain_last",
+    "retrain_all",
+    "prune",
+    "prune(fraction=0.6)+fine_tune_all",
+    "quantise/int4",
+    "noise",
+    "adversarial_training",
+    "average",
+    "removal_net",
+    "overwrite",
+    "invert_triggers",
+    "distil",
+    "distil(student=other)",
+    "extract_probabilities",
+    "extract_probabilities(student=other)",
+    "extract_probabilities(inputs=augmented)",
+    "extract_probabilities(inputs=synthetic)",
+    "extract_labels",
+    "extract_labels(student=other)",
+    "extract_labels(inputs=augmented)",
+    "extract_labels(inputs=synthetic)",
+    "extract_labels(inputs=augmented,student=other)",
+    "extract_labels(inputs=jacobian)",
+)
+"""Ways in which an owner copies his own model, on his own data, for methods that learn what copies have in common."""
+
 FURTHER: Mapping[str, str] = {"fold_norms": "laundering"}
 """Attacks that not every model allows (here: those with batch norms), with the group in which they are shown."""
 

@@ -23,6 +23,8 @@ from minutia.study.house import ANCESTOR, House, Suspect
 from minutia.study.table import About, table
 from minutia.study.work import Engine, Progress, perform
 
+FAMILY_SPENT = 20
+"""Spent models of a family: there are no copies to learn from, so they only screen."""
 Told = Callable[[str], Progress]
 
 
@@ -101,6 +103,11 @@ class _Bench:
         found = [("owner", zoo.Task("owner", "owner", like, data, zoo.seed_of(seed, "owner"), plan))]
         recipe = api.Recipe(like, data, plan)
         found += [(t.role, t) for t in api.null_tasks(recipe, counts.calibrators, counts.spent, seed)]
+        others = [(study.model.other, data, counts.spent_other)]
+        others += [(like, part, counts.spent_subset) for part in study.data.subsets]
+        for spec, on, number in others:
+            some = zoo.unrelated_tasks(spec, on, number, role="spent", rung=f"{spec} {on}", plan=plan, seed=seed)
+            found += [("spent", task) for task in some]
         thief = zoo.unrelated_tasks(like, study.data.thief, 1, role="companion", rung=DISJOINT, plan=plan, seed=seed)
         found += [("companion", task) for task in thief]
         for rung, (spec, on, how) in study.rungs().items():
@@ -130,7 +137,12 @@ class _Bench:
         """Owners that are children of a public ancestor, with other children as null, spent models and innocents."""
         counts = self.study.counts
         plan = replace(self.study.model.plan(), epochs=self.study.ancestor_epochs)
-        sizes = {"owner": 1, "spent": counts.spent, "calibrator": counts.calibrators, "innocent": counts.per_rung}
+        sizes = {
+            "owner": 1,
+            "spent": min(counts.spent, FAMILY_SPENT),
+            "calibrator": counts.calibrators,
+            "innocent": counts.per_rung,
+        }
         tasks = [
             zoo.Task(
                 role,
@@ -162,18 +174,32 @@ class _Bench:
     def copies(self, houses: Sequence[House]) -> None:
         """Controls and crafting copies, then every attack that needs no fingerprint: on owners and on innocents."""
         scratch = [house for house in houses if house.name == "scratch"]
-        helpers = [
-            (house, task)
-            for house in scratch
-            for task in api.copy_tasks(house.owner, self.study.data.thief, self.study.counts.controls, house.seed)
-        ]
+        helpers = [(house, task) for house in scratch for task in self._own_copies(house)]
         wanted = [pair for house in scratch for pair in self._attacked(house, adaptive=False)]
         tasks = [task for _, task in helpers] + [task for _, task in wanted if task is not None]
         made = iter(zoo.try_build(self.store, tasks, self.engine, self.told("copies")))
         for house, task in helpers:
             if isinstance(entry := next(made), Entry):
-                (house.craft if task.role == "craft" else house.controls).append(entry)
+                roles = {"control": house.controls, "craft": house.craft, "surrogate": house.surrogates}
+                roles[task.role].append(entry)
         self._put(scratch, wanted, made)
+
+    def _own_copies(self, house: House) -> list[zoo.Task]:
+        """Copies that the owner makes of his own model on his own data: controls, and such as methods learn from."""
+        study, counts = self.study, self.study.counts
+        tasks = api.copy_tasks(house.owner, study.data.owner, counts.controls, house.seed, study.threats)
+        if not counts.surrogates:
+            return tasks
+        tasks = [task for task in tasks if task.role == "control"]
+        ways = api.surrogate_tasks(
+            house.owner,
+            study.data.owner,
+            counts.surrogates,
+            house.seed,
+            student=study.model.other,
+            foreign=study.data.foreign,
+        )
+        return tasks + ways
 
     def adapt(self, houses: Sequence[House]) -> None:
         """Attacks by thieves who know the probes of one method."""
@@ -241,12 +267,13 @@ class _Bench:
                 tuple(house.spent),
                 tuple(house.craft),
                 tuple(house.controls),
+                tuple(house.surrogates),
             )
             for house, key in pairs
         ]
         found = perform(self.store, jobs, self.engine, progress=self.told("fingerprints"), tolerant=True)
         for (house, key), value in zip(pairs, found, strict=True):
-            trained = sum(e.card.fidelity.get("seconds", 0.0) for e in (*house.spent, *house.craft, *house.controls))
+            trained = sum(e.card.fidelity.get("seconds", 0.0) for e in house.helpers)
             house.enrolled[key] = {**value, "auxiliary_seconds": trained}
 
     def trials(self, houses: Sequence[House]) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ from minutia.study.work import Made
 from minutia.study.zoo import held_out, opened, thief, weight_files
 
 ALPHAS = (0.01, 0.05)
+SHOWN = {"labels": Access.LABELS, "scores": Access.LABELS | Access.SCORES, "weights": None}
+"""What a suspect lets see, by the study's ``access``: with weights, everything."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Enrol(_AboutOwner):
     spent: tuple[Entry, ...] = ()
     craft: tuple[Entry, ...] = ()
     controls: tuple[Entry, ...] = ()
+    surrogates: tuple[Entry, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """Digest of the method, the models and the data."""
         known = [self.method, self.seed, self.rung, load_dataset(self.data).digest]
-        return sha256(canonical_json(["enrol", known, self.ids(self.spent, self.craft, self.controls)]).encode())
+        models = self.ids(self.spent, self.craft, self.controls, self.surrogates)
+        return sha256(canonical_json(["enrol", known, models]).encode())
 
     @property
     def label(self) -> str:
@@ -88,7 +92,8 @@ class Enrol(_AboutOwner):
     @property
     def files(self) -> tuple[str, ...]:
         """The weights of everybody who takes part."""
-        return weight_files((self.owner, *self.calibrators, *self.spent, *self.craft, *self.controls))
+        helpers = (*self.spent, *self.craft, *self.controls, *self.surrogates)
+        return weight_files((self.owner, *self.calibrators, *helpers))
 
     @classmethod
     def make(cls, root: Path, jobs: Sequence[Self]) -> list[Made]:
@@ -106,6 +111,7 @@ class Enrol(_AboutOwner):
             data.labels,
             unrelated=[opened(root, e) for e in self.spent],
             derived=[opened(root, e) for e in self.craft],
+            surrogates=[opened(root, e) for e in self.surrogates],
             controls=controls,
             bounds=data.bounds,
             levels=data.levels,
@@ -181,7 +187,7 @@ class Trial:
     """One suspect asked one fingerprint's probes and judged at every level; serving defences are put on here.
 
     ``fingerprint`` and ``null`` are files of the store; ``data`` and ``companion`` are the thief's, for defences
-    that need them. ``access`` is what the suspect shows: labels or scores.
+    that need them. ``access`` is what the suspect shows: labels, scores, or weights as well.
     """
 
     fingerprint: str
@@ -241,7 +247,8 @@ class Trial:
             return {**state, "state": "diverged"}
         started = perf_counter()
         try:
-            seen = method.observe(fp, Metered(suspect, only=Access.LABELS if self.access == "labels" else None))
+            metered = Metered(suspect, only=SHOWN[self.access])
+            seen = method.in_order(fp, metered, method.observe(fp, metered))
         except (ModelError, UsageError) as error:
             return {**state, "state": "not-applicable", "why": str(error)}
         found = judged(method, fp, null, seen)
@@ -281,6 +288,7 @@ def judged(method: Method, fp: Fingerprint, null: Null, seen: Observation) -> di
         "outcome": {level: v.outcome for level, v in verdicts.items()},
         "queries": {level: v.asked for level, v in verdicts.items()},
         "p": {level: v.p_value for level, v in verdicts.items()},
+        "ruled_out": {level: list(v.ruled_out) for level, v in verdicts.items()},
         "flags": sorted({flag for v in verdicts.values() for flag in v.flags}),
         "score": round(float(path[-1]), 9) if len(path) else None,
         "path": [round(float(s), 6) for s in path],

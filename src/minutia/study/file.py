@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from minutia import catalog
 from minutia.core.errors import FileError, UsageError
-from minutia.core.fingerprint import HARDEST_RUNG
+from minutia.core.fingerprint import HARDEST_RUNG, THREATS
 from minutia.core.keys import did_you_mean
 from minutia.core.model import Plan, TrainableModel
 from minutia.storage.data import Dataset, load_dataset
@@ -31,9 +31,13 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """Specs of data sets: the owner's, the thief's (disjoint from it), and others of the same input shape."""
+    """Specs of data sets: the owner's, the thief's (disjoint from it), and others of the same input shape.
+
+    ``subsets`` are parts of the owner's own data, for unrelated models that he trains on less.
+    """
 
     owner: str
+    subsets: tuple[str, ...] = ()
     thief: str
     foreign: str = ""
     other: str = ""
@@ -55,10 +59,18 @@ class Network(_Part):
 
 
 class Counts(_Part):
-    """How many models of each kind, per seed; ``copies`` and ``attacked_innocents`` are per attack."""
+    """How many models of each kind, per seed; ``copies`` and ``attacked_innocents`` are per attack.
+
+    Beside the spent models of the deciding rung there are ``spent_other`` of the other architecture and
+    ``spent_subset`` per subset of the owner's data, and ``surrogates`` copies per way of copying that the owner makes
+    on his own data, for methods that learn from many models.
+    """
 
     calibrators: Annotated[int, Field(ge=1)] = 99
     spent: Annotated[int, Field(ge=2)] = 20
+    spent_other: Count = 0
+    spent_subset: Count = 0
+    surrogates: Count = 0
     controls: Count = 9
     copies: Annotated[int, Field(ge=1)] = 3
     innocents: Annotated[int, Field(ge=1)] = 100
@@ -88,7 +100,8 @@ class Study(_Part):
     attacks: tuple[str, ...] = ("all",)
     without: tuple[str, ...] = ()
     claims: tuple[str, ...] = ("transferable", "post_hoc")
-    access: Literal["labels", "scores"] = "labels"
+    access: Literal["labels", "scores", "weights"] = "labels"
+    threats: tuple[str, ...] = THREATS
     ancestor_epochs: Count = 4
     data: Data
     model: Network
@@ -120,8 +133,8 @@ class Study(_Part):
             if not isinstance(catalog.model(spec), TrainableModel):
                 raise UsageError(f"expected architectures that can be trained, got {spec}: name torch:module:factory")
         own = load_dataset(self.data.owner)
-        for name in ("thief", "foreign", "other"):
-            spec = getattr(self.data, name)
+        named = {name: getattr(self.data, name) for name in ("thief", "foreign", "other")}
+        for name, spec in [*named.items(), *(("subsets", spec) for spec in self.data.subsets)]:
             if spec and load_dataset(spec).inputs.shape[1:] != own.inputs.shape[1:]:
                 raise UsageError(
                     f"expected data.{name} with inputs like the owner's {own.inputs.shape[1:]}, got "
@@ -152,7 +165,11 @@ class Study(_Part):
     def facts(self) -> dict[str, Any]:
         """What a reader needs to repeat the study: the file as it was read, without its name and seeds."""
         plain = self.model_dump(mode="json", exclude={"name", "seeds"})
-        sizes = {name: len(load_dataset(spec).inputs) for name, spec in plain["data"].items() if spec}
+        sizes = {
+            name: len(load_dataset(spec).inputs)
+            for name, spec in plain["data"].items()
+            if spec and isinstance(spec, str)
+        }
         return {**plain, "inputs": sizes}
 
 

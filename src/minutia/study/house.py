@@ -44,9 +44,15 @@ class House:
     rung: str
     companion: Entry | None = None
     craft: list[Entry] = field(default_factory=list)
+    surrogates: list[Entry] = field(default_factory=list)
     controls: list[Entry] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     enrolled: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def helpers(self) -> list[Entry]:
+        """Every model that was trained for the fingerprint itself."""
+        return [*self.spent, *self.craft, *self.surrogates, *self.controls]
 
     @property
     def innocents(self) -> list[Entry]:

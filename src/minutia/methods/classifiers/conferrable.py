@@ -41,6 +41,7 @@ class Conferrable(MatchRate):
 
     name = "conferrable"
     source = "Lukas, Zhang, Kerschbaum, ICLR 2021, arXiv 1912.00888"
+    learns = True
     owner_needs = Access.LABELS | Access.GRADIENTS
     serves = frozenset({"image", "tabular"})
 

@@ -57,6 +57,7 @@ class MetaClassifier(Method):
     name = "metaclassifier"
     h0 = "the suspect was trained without my model: it is one more model of the null's population"
     source = "Pan, Yan, Zhang, Yang, KDD 2022, arXiv 2201.07391"
+    learns = True
     owner_needs = Access.LABELS
     suspect_needs = Access.LABELS
 
