@@ -13,6 +13,7 @@ from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
+from minutia.core.mark import Mark
 from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, Plan, WeightModel
@@ -20,6 +21,7 @@ from minutia.core.verdict import Verdict
 from minutia.models import reruns
 from minutia.models.metered import Metered
 from minutia.storage import manifest
+from minutia.storage.commitment import commitment
 from minutia.storage.data import Dataset, load_dataset
 from minutia.storage.files import load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
@@ -343,6 +345,50 @@ def model_files(model: Model) -> list[Path]:
     named = [*([rest] if kind in zoo.DATA_ONLY and kind != "replay" else []), *weights]
     found = [Path(name) for name in named if Path(name).is_file()]
     return [*found, Path(code)] if found and code.endswith(".py") else found
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Whether a fingerprint opens a commitment, and whether its probes and labels are those that its key gives."""
+
+    committed: bool
+    redrawn: bool
+
+
+def embed(
+    model: Model,
+    data: Dataset,
+    mark: Mark,
+    *,
+    seed: int,
+    derived: ModelStore | None = None,
+    copies: int = 9,
+    threats: tuple[str, ...] = THREATS,
+    jobs: int = 0,
+    progress: zoo.Progress | None = None,
+) -> tuple[WeightModel, Fingerprint]:
+    """Train a mark into a copy of a model and enrol it; ``seed`` is the secret, of 64 or more bits.
+
+    ``copies`` of each kind of theft are made of the marked model in ``derived``, if there is one.
+    """
+    held = (data.test_inputs, data.test_labels) if len(data.test_labels) else None
+    material = Material(
+        data.inputs, data.labels, bounds=data.bounds, levels=data.levels, content=data.content, held_out=held
+    )
+    marked, fp = mark.embed(model, material, seed=seed, threats=threats)
+    if derived is not None:
+        fp = extract(
+            marked, data, mark, derived=derived, copies=copies, threats=threats, seed=seed, jobs=jobs, progress=progress
+        )
+    return marked, fp
+
+
+def opens(committed: str, fp: Fingerprint) -> Opened:
+    """Check a fingerprint against a commitment made before; both must hold for its p-values to be exact."""
+    mark = catalog.method(fp.method)
+    if not isinstance(mark, Mark):
+        raise UsageError(f"expected the fingerprint of a mark, got one of {mark.name}: 'minutia embed' makes them")
+    return Opened(commitment(fp) == committed, mark.redrawn(fp))
 
 
 def _from_store(fp: Fingerprint, path: Path) -> Null:

@@ -1,11 +1,15 @@
 """minutia verify."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from minutia.cli import console
+
+if TYPE_CHECKING:
+    from minutia.core.fingerprint import Fingerprint
+    from minutia.storage.ledger import Ledger
 
 
 def register(app: typer.Typer) -> None:
@@ -56,11 +60,14 @@ def verify(
     if dry_run:
         console.put(dumps(_plan(fp, found.m, max_queries)), None)
         return
-    model = catalog.model(suspect)
+    model, ledger = catalog.model(suspect), _ledger(fingerprint, fp)
+    spent = ledger.spent(model.card) if ledger else {}
+    if spent:
+        console.say(_warning(len(spent), len(fp.probes), len(set[str]().union(*spent.values()))))
     with SqliteJournal(journal) if journal else nullcontext() as kept:
         verdict = api.verify(
             fp,
-            model,
+            ledger.noting(model) if ledger else model,
             found,
             alpha=alpha,
             early=early_stop,
@@ -78,11 +85,25 @@ def verify(
     raise typer.Exit(verdict.exit_code)
 
 
-def _plan(fp: object, m: int, max_queries: int) -> dict[str, object]:
-    """What verify would ask."""
-    from minutia.core.fingerprint import Fingerprint
+def _ledger(path: Path, fp: "Fingerprint") -> "Ledger | None":
+    """The ledger of spent keys, for fingerprints that hold a mark."""
+    from minutia import catalog
+    from minutia.core.mark import Mark
+    from minutia.storage.ledger import Ledger
 
-    assert isinstance(fp, Fingerprint)
+    marked = any(isinstance(method, Mark) for method, _ in catalog.method(fp.method).columns(fp))
+    return Ledger(Ledger.beside(path), fp) if marked else None
+
+
+def _warning(spent: int, keys: int, others: int) -> str:
+    return (
+        f"{spent} of {keys} keys were asked of {others} other model(s) before: p stays exact, but whoever saw a key "
+        "may have trained it away; embed a fresh mark when many are spent"
+    )
+
+
+def _plan(fp: "Fingerprint", m: int, max_queries: int) -> dict[str, object]:
+    """What verify would ask."""
     looks = [n for n in fp.schedule if not max_queries or n <= max_queries]
     return {
         "method": fp.method,

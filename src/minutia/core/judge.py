@@ -292,4 +292,6 @@ def _reasons(
         ]
     if significance.kind == "exact":
         return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
+    if significance.kind == "exact":
+        return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
     return [f"the answers are not unlike those of unrelated models (p = {significance.p:.4g} > alpha {alpha:g})"]
