@@ -22,8 +22,18 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to store the models in.")] = Path("nulls"),
     like: Annotated[str, typer.Option(help="The owner's architecture, such as torch:module:factory.")] = "",
     data: Annotated[str, typer.Option(help="Training data: an .npz file, a folder of images, sklearn:digits, …")] = "",
-    count: Annotated[int, typer.Option("-n", "--count", min=0, help="Calibrators; 99 decide at alpha 0.01.")] = 99,
-    spent: Annotated[int, typer.Option(min=0, help="Further models that screen probes and never calibrate.")] = 20,
+    count: Annotated[
+        int,
+        typer.Option(
+            "-n",
+            "--count",
+            min=0,
+            help="Calibrators; at alpha 0.01, 99 decide with one method and 111 with a portfolio.",
+        ),
+    ] = 111,
+    spent: Annotated[
+        int, typer.Option(min=0, help="Further models that methods learn from, and never calibrate.")
+    ] = 80,
     collect: Annotated[
         list[str] | None, typer.Option(help="Take this finished unrelated model instead of training; repeatable.")
     ] = None,
