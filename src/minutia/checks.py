@@ -121,17 +121,13 @@ def toy_bench() -> Bench:
         plan = Plan(8, batch_size=32, learning_rate=1e-2, reset="everything")
         return ToyClassifier.fresh((16, 12, 5)).trained(inputs[:240], labels[:240], plan, seed)
 
-    def noisy(seed: int) -> ToyClassifier:
-        draw = np.random.default_rng(seed).normal
-        return owner.rebuilt({n: (w + draw(0, 0.05, w.shape)).astype(w.dtype) for n, w in owner.tensors()})
-
     owner = trained(0)
     material = Material(
         inputs[:240],
         labels[:240],
         unrelated=[trained(seed) for seed in range(10, 16)],
-        derived=[noisy(seed) for seed in range(2)],
-        controls={"noise": [noisy(seed) for seed in range(2, 5)]},
+        derived=[_noisy(owner, seed) for seed in range(2)],
+        controls={"noise": [_noisy(owner, seed) for seed in range(2, 5)]},
         levels=256,
         held_out=(inputs[400:], labels[400:]),
     )
@@ -156,6 +152,27 @@ def marking_bench() -> Bench:
     plan = Plan(8, batch_size=32, learning_rate=1e-2, reset="everything")
     blank, material = ToyClassifier.fresh((16, 256, 5)), bench.material
     return replace(bench, owner=blank.trained(material.inputs, material.labels, plan, seed=0))
+
+
+@lru_cache(maxsize=1)
+def learning_bench() -> Bench:
+    """The same with as many models as methods need that learn: noisy copies, students of the owner, and strangers."""
+    bench = toy_bench()
+    owner, material = bench.owner, bench.material
+    assert isinstance(owner, ToyClassifier)
+    plan = Plan(8, batch_size=32, learning_rate=1e-2, reset="everything")
+    taught = owner.ask(numbered(material.inputs, {})).probabilities(5)
+
+    def student(seed: int) -> ToyClassifier:
+        made = owner.trained(material.inputs, taught, plan, seed)
+        made.card = ModelCard(made.card.id, owner.card.root, "students", (owner.card.id,))
+        return made
+
+    strangers = [owner.trained(material.inputs, material.labels, plan, seed) for seed in range(200, 240)]
+    copies = [_noisy(owner, seed) for seed in range(300, 312)]
+    learnt = [student(seed) for seed in range(400, 412)]
+    more = replace(material, unrelated=strangers, derived=copies, surrogates=learnt)
+    return replace(bench, material=more)
 
 
 # --- rules that methods and attacks share
@@ -721,8 +738,16 @@ def _broken(rule: Callable[[Any], None], subject: "_Trial | _Raid | _Asked", err
     raise ContractError(f"{_name(plugin)}: {what}: {cleandoc(rule.__doc__ or '')}") from error
 
 
+def _noisy(owner: ToyClassifier, seed: int) -> ToyClassifier:
+    """A copy whose weights are a little off."""
+    draw = np.random.default_rng(seed).normal
+    return owner.rebuilt({n: (w + draw(0, 0.05, w.shape)).astype(w.dtype) for n, w in owner.tensors()})
+
+
 def _bench_for(method: Method) -> Bench:
-    return marking_bench() if isinstance(method, Mark) else toy_bench()
+    if isinstance(method, Mark):
+        return marking_bench()
+    return learning_bench() if method.learns else toy_bench()
 
 
 @lru_cache(maxsize=64)
