@@ -127,7 +127,10 @@ class TriggerSet(Mark):
 
     def redrawn(self, fp: Fingerprint) -> bool:
         """Whether triggers and labels are those that the key in the fingerprint gives."""
-        inputs, labels = Draw.stored(fp).triggers(self.triggers, self.pattern)
+        draw = Draw.stored(fp)
+        if draw is None or "labels" not in fp.arrays:
+            return False
+        inputs, labels = draw.triggers(self.triggers, self.pattern)
         return np.array_equal(labels, fp.arrays["labels"]) and np.array_equal(inputs, fp.probes.array)
 
 
@@ -157,9 +160,13 @@ class Draw:
         return cls(rng.bytes(32), classes, material.inputs.shape[1:], low, high, levels)
 
     @classmethod
-    def stored(cls, fp: Fingerprint) -> "Draw":
-        """The draw that a fingerprint holds."""
+    def stored(cls, fp: Fingerprint) -> "Draw | None":
+        """The draw that a fingerprint holds; None where it holds none, or numbers from which nothing can be drawn."""
+        if not {"key", "drawing"} <= set(fp.arrays) or fp.arrays["drawing"].shape != (4,):
+            return None
         classes, low, high, levels = fp.arrays["drawing"].tolist()
+        if not (2 <= classes < 2**32 and classes % 1 == 0 and -np.inf < low < high < np.inf and 0 <= levels < 2**32):
+            return None
         return cls(fp.arrays["key"].tobytes(), int(classes), fp.probes.array.shape[1:], low, high, int(levels))
 
     def arrays(self) -> Mapping[str, Array]:
@@ -215,8 +222,11 @@ def _label(key: bytes, classes: int) -> int:
 
 
 def _values(key: bytes, shape: tuple[int, ...], pattern: str) -> Array:
-    """Values in [0, 1] (*shape): independent ones, or a field over the last two axes that fills the whole range."""
-    if pattern == "noise" or len(shape) < 2:
+    """Values in [0, 1] (*shape): independent ones, or a field over the last two axes that fills the whole range.
+
+    Where these are shorter than the grid there is nothing to interpolate.
+    """
+    if pattern == "noise" or len(shape) < 2 or min(shape[-2:]) < GRID:
         return _uniform(key, shape)
     field = _uniform(key, (*shape[:-2], GRID, GRID))
     for axis, size in ((-2, shape[-2]), (-1, shape[-1])):
