@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.access import Access
+from minutia.core.access import Access, require
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.errors import UsageError
@@ -23,6 +23,8 @@ from minutia.methods.classifiers.ensembles import (
     enough,
     pulled,
 )
+from minutia.methods.classifiers.learnt_probes import learn, readable
+from minutia.methods.classifiers.verifiers import Verifier
 
 LEAST_COPIES = 12
 LEAST_INNOCENTS = 20
@@ -30,6 +32,7 @@ CLIP = 4.0
 """Log-odds beyond this count as this: how sure a model is of a clear case says nothing."""
 KEEP = 0.85
 """Share of candidates that survives each round of elimination."""
+MODES = ("linear", "metav", "liteguard")
 FIRST = 1200
 """Candidates that enter the elimination, those that tell best one by one."""
 
@@ -46,12 +49,17 @@ class MetaClassifier(Method):
     most telling first; a discriminant is stored for every prefix. A probe's feature is whether the suspect gives the
     owner's label and, where scores are shown, also its clipped log-odds. Models that are fitted on never set the scale.
 
+    ``mode`` names the loop: "linear" is the above; "metav" moves the probes and trains one small network over all
+    answers at the same time; "liteguard" trains one for every probe, and averages what they say. The networks read
+    probabilities, and labels as certain ones.
+
     Source: the plain verifier of Pan, Yan, Zhang, Yang, "MetaV", KDD 2022, arXiv 2201.07391, with linear discriminant
     analysis (R. A. Fisher, Annals of Eugenics 7, 1936) shrunk as by Ledoit and Wolf, J. Multivariate Analysis 88,
-    2004; elimination as in Guyon, Weston, Barnhill, Vapnik, Machine Learning 46, 2002.
+    2004; elimination as in Guyon, Weston, Barnhill, Vapnik, Machine Learning 46, 2002. "LiteGuard", ICLR 2026, arXiv
+    2603.24982 (local verifiers, checkpoints).
 
     >>> MetaClassifier(probes=50).key
-    'metaclassifier(crafted=400,ensemble=12,pool=4000,probes=50,shrinkage=0.6,steps=200)@1'
+    "metaclassifier(crafted=400,ensemble=12,hidden=32,mode='linear',pool=4000,probes=50,shrinkage=0.6,steps=200)@1"
     """
 
     name = "metaclassifier"
@@ -61,14 +69,18 @@ class MetaClassifier(Method):
     owner_needs = Access.LABELS
     suspect_needs = Access.LABELS
 
+    mode: str = "linear"
     probes: int = 100
     pool: int = 4000
     crafted: int = 400
     steps: int = 200
     ensemble: int = 12
     shrinkage: float = 0.6
+    hidden: int = 32
 
     def __post_init__(self) -> None:
+        if self.mode not in MODES or self.hidden < 1:
+            raise UsageError(f"expected mode {', '.join(MODES)} and hidden units, got {self.mode!r} and {self.hidden}")
         if self.probes < 2 or self.pool < self.probes or min(self.crafted, self.steps, self.ensemble - 1) < 0:
             raise UsageError(f"expected 2 or more probes, a pool that holds as many, and counts from 0, got {self}")
         if not 0 < self.shrinkage <= 1:
@@ -89,6 +101,24 @@ class MetaClassifier(Method):
         own = answered(model, points).labels
         points, own = points[own >= 0], own[own >= 0]
         known = self._features(copies, fit.unrelated, points, own, scored=False)
+        fitted = frozenset(m.card.root for m in fit.unrelated)
+        if self.mode != "linear":
+            require(f"{self.name}(mode={self.mode})", Access.GRADIENTS, model.spec, model.access)
+            assert isinstance(model, GradientModel)
+            best = points[np.argsort(-separation(*known), kind="stable")[: self.probes]]
+            made, verifier = learn(
+                model,
+                copies,
+                fit.unrelated,
+                best,
+                material,
+                self.steps,
+                self.ensemble,
+                self.hidden,
+                self.mode == "liteguard",
+                rng,
+            )
+            return Enrolment(numbered(made, {"channel": "array"}), verifier.arrays(), fitted)
         if self.crafted and isinstance(model, GradientModel):
             best = np.argsort(-separation(*known), kind="stable")[: self.crafted]
             made = self.craft(model, copies, fit.unrelated, points[best], own[best], material, rng)
@@ -101,7 +131,6 @@ class MetaClassifier(Method):
         points, own = points[order], own[order]
         arrays = {"labels": self._verifiers(known[0][:, order], known[1][:, order])}
         arrays["scores"] = self._verifiers(*self._features(copies, fit.unrelated, points, own, scored=True))
-        fitted = frozenset(m.card.root for m in fit.unrelated)
         return Enrolment(numbered(points, {"channel": "array"}), arrays, fitted)
 
     def craft(
@@ -147,6 +176,8 @@ class MetaClassifier(Method):
         Probes that were lost count as halfway between what copies and innocents do.
         """
         place = {name: row for row, name in enumerate(fp.probes.ids)}
+        if self.mode != "linear":
+            return self._networks(fp, observation, [[place[i] for i in prefix] for prefix in prefixes])
         scored = observation.answers.scores is not None
         weights = fp.arrays["scores" if scored else "labels"]
         longest = prefixes[-1]
@@ -159,6 +190,21 @@ class MetaClassifier(Method):
             line = weights[max(mine)]
             found.append(float(line[-1] + np.sum(line[mine] * (seen[mine] - 0.5))))
         return np.array(found)
+
+    def _networks(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[int]]) -> Array:
+        """What the networks say of every prefix; probes that were not asked read as no opinion."""
+        verifier, asked = Verifier.of(fp.arrays), observation.only([fp.probes.ids[r] for r in prefixes[-1]])
+        classes = int(verifier.first[0].size / verifier.shift[0].size) // (
+            1 if len(verifier.offset) > 1 else self.probes
+        )
+        seen = np.zeros((len(prefixes), len(fp.probes), classes))
+        read = readable(asked.answers.probabilities(classes))
+        for line, prefix in zip(seen, prefixes, strict=True):
+            line[list(prefix)] = read[: len(prefix)]
+        odds = verifier(seen)
+        if len(verifier.offset) == 1:
+            return np.asarray(odds[:, 0])
+        return np.array([np.tanh(o[list(rows)] / 2).mean() for o, rows in zip(odds, prefixes, strict=True)])
 
     def _features(
         self, copies: Sequence[Model], innocents: Sequence[Model], points: Array, own: Array, *, scored: bool
