@@ -1,0 +1,238 @@
+"""Rare errors (soft-LiRA): answers that the owner's model gives and hardly any innocent model does."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from minutia.core.access import Access
+from minutia.core.answers import Answers, Observation
+from minutia.core.digest import Array
+from minutia.core.errors import ModelError, UsageError
+from minutia.core.fingerprint import Fingerprint
+from minutia.core.material import Material
+from minutia.core.method import Enrolment, Method
+from minutia.core.model import Model
+from minutia.core.probe import numbered
+from minutia.methods.classifiers.ensembles import SPREAD, answered
+from minutia.methods.classifiers.match_rate import RHO
+from minutia.stats.sequential import Standardiser
+
+POOLS = ("natural", "mixed", "noise")
+LEARNT = ("mean", "spread", "match", "miss", "scores.base", "scores.gain", "labels.base", "labels.gain")
+"""What is stored of every probe."""
+CLIP = 3.0
+"""Deviations beyond this count as this: no single probe may carry the score."""
+TINY = 1e-4
+"""Probabilities are held this far from 0 and 1 before their logit is taken."""
+BLUR = 0.3
+"""Added to the shadows' deviation of every logit: few shadows that agree by luck are no measure of how others vary."""
+SHARED = 0.75
+"""Weight of what two probes have in common when the next one is chosen."""
+HARD = 0.25
+"""Quantile of the copies whose score counts as 1: nobody is more of a copy than those that are hard to tell."""
+OWN = 0.05
+"""Variance that every probe is taken to have at least."""
+LEAST_SPREAD = 0.05
+"""Smallest deviation of a score among spent models that is believed, in units of what copies gain."""
+
+
+@dataclass(frozen=True)
+class RareErrors(Method):
+    """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows do: his errors, and only his.
+
+    H0: the suspect was trained without the owner's model. Shadows are innocent models of the same recipe
+    (``Material.unrelated``; 60 and more are better). Candidates are natural inputs, mixtures of two, noisy inputs and
+    noise (``pool`` chooses: natural, mixed, noise or all). Those are kept that best separate the owner and his copies,
+    where there are some, from the shadows. Per probe, the logit of the suspect's probability of the owner's label is
+    measured in deviations of the shadows and clipped; of labels alone, it is the log likelihood ratio of a match
+    between copies and shadows. The score is the mean, on a scale where shadows have 0 and copies 1, which is the most.
+    Shadows that chose the probes never set the scale of the looks.
+
+    Source: Carlini, Chien, Nasr, Song, Terzis, Tramèr, "Membership Inference Attacks From First Principles", IEEE S&P
+    2022, arXiv 2112.03570, whose likelihood ratio against shadows is used here on the owner's errors; errors as probes
+    from Godinot, Le Merrer, Penzo, Taïani, Trédan, AAAI 2025, arXiv 2412.13021.
+
+    >>> RareErrors(probes=50).key
+    "rare_errors(candidates=6000,pool='all',probes=50,unlike=0.85)@1"
+    """
+
+    name = "rare_errors"
+    h0 = "the suspect was trained without my model: it is one more model of the null's population"
+    source = "Carlini, Chien, Nasr, Song, Terzis, Tramèr, IEEE S&P 2022, arXiv 2112.03570"
+    owner_needs = Access.LABELS
+    suspect_needs = Access.LABELS
+
+    probes: int = 100
+    candidates: int = 6000
+    pool: str = "all"
+    unlike: float = 0.85
+
+    def __post_init__(self) -> None:
+        if self.probes < 2 or self.candidates < self.probes:
+            raise UsageError(f"expected 2 or more probes out of as many candidates or more, got {self}")
+        if self.pool not in (*POOLS, "all"):
+            raise UsageError(f"expected a pool of {', '.join(POOLS)} or all, got {self.pool!r}")
+        if not 0.5 <= self.unlike <= 1:
+            raise UsageError(f"expected a share of shadows from 0.5 to 1, got {self.unlike}: 0.85 is usual")
+
+    def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
+        """Make candidates, keep the owner's rare answers that tell most together."""
+        fit, _ = material.parted()
+        points = pooled(material, self.pool, self.candidates, rng)
+        own = answered(model, points)
+        points, own = points[own.labels >= 0], own.take(np.flatnonzero(own.labels >= 0))
+        shadows = [answered(m, points) for m in fit.unrelated]
+        rare = np.mean([a.labels == own.labels for a in shadows], axis=0) <= 1 - self.unlike + 1e-9
+        points, own = points[rare], own.take(np.flatnonzero(rare))
+        shadows = [a.take(np.flatnonzero(rare)) for a in shadows]
+        copies = [own, *(answered(m, points) for m in (*fit.derived, *fit.surrogates))]
+        arrays, kept = self._learnt(own.labels, copies, shadows)
+        if len(kept) < 2:
+            raise ModelError(
+                f"expected a model that answers some inputs as few others do, got {len(kept)} of those: "
+                "give more data, more candidates, or use another method"
+            )
+        fitted = frozenset(m.card.root for m in fit.unrelated)
+        return Enrolment(numbered(points[kept], {"channel": "array"}), {n: a[kept] for n, a in arrays.items()}, fitted)
+
+    def _learnt(
+        self, own: Array, copies: Sequence[Answers], shadows: Sequence[Answers]
+    ) -> tuple[dict[str, Array], Array]:
+        """What each rare answer (n,) is worth, and which of them to ask in which order."""
+        outer = np.array([logits_of(a, own) for a in shadows])
+        common, usual = (_rate(some, own) for some in (copies, shadows))
+        arrays = {
+            "mean": outer.mean(axis=0),
+            "spread": outer.std(axis=0) + BLUR,
+            "match": np.log(common / usual),
+            "miss": np.log((1 - common) / (1 - usual)),
+        }
+        sides = [np.array([_worth(arrays, a, own) for a in some]) for some in (copies, shadows)]
+        fine = np.flatnonzero((sides[0].mean(axis=0) > sides[1].mean(axis=0)) & (common > usual))
+        kept = fine[together(sides[0][:, fine], sides[1][:, fine], self.probes)]
+        for name, hide in (("scores", False), ("labels", True)):
+            seen = [[a.showing(0) if hide else a for a in some] for some in (copies, shadows)]
+            gained, base = (np.array([_worth(arrays, a, own) for a in some]) for some in seen)
+            arrays[f"{name}.base"], arrays[f"{name}.gain"] = base.mean(axis=0), _gain(gained, base, kept)
+        return arrays, kept
+
+    def score(self, fp: Fingerprint, observation: Observation) -> float:
+        """Where exactly what was asked lies between shadows (0) and copies (1)."""
+        return float(self.path(fp, observation, [observation.asked])[0])
+
+    def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
+        """The score at every look, by running sums over the longest prefix."""
+        longest = prefixes[-1] if prefixes else ()
+        place = {name: row for row, name in enumerate(fp.probes.ids)}
+        rows = [place[i] for i in longest]
+        answers, known = observation.only(longest).answers, {name: fp.arrays[name][rows] for name in LEARNT}
+        kind = "labels" if answers.scores is None else "scores"
+        worth = _worth(known, answers, fp.answers.labels[rows])
+        running = np.cumsum(worth - known[f"{kind}.base"]) / np.cumsum(known[f"{kind}.gain"])
+        return np.minimum(running, 1.0)[[len(p) - 1 for p in prefixes]]
+
+    def scale(self, spent: Array, sizes: Array) -> Standardiser:
+        """The spent models' deviation at full length, larger at early looks as a mean of fewer answers varies.
+
+        Few spent models that happen to agree for six probes would set a bar that innocents pass by luck.
+        """
+        if len(spent) < 2:
+            return super().scale(spent, sizes)
+        spread = max(float(spent[:, -1].std(ddof=1)), LEAST_SPREAD)
+        growth = np.sqrt((1 / sizes + RHO) / (1 / sizes[-1] + RHO))
+        return Standardiser(spent.mean(axis=0), spread * growth)
+
+
+def together(copies: Array, shadows: Array, count: int) -> Array:
+    """Columns whose mean tells copies (a, n) from shadows (b, n) best, each the best next to those before it.
+
+    Alone, the best columns are much the same input; errors that shadows do not share say more together. A quarter of
+    what shadows vary by is taken to be each column's own, because few of them show what goes together only roughly.
+
+    >>> together(np.ones((2, 3)), np.array([[0.0, 0, 1], [1, 1, 0]]), 2).tolist()
+    [0, 2]
+    """
+    gap = copies.mean(axis=0) - shadows.mean(axis=0)
+    sides = [(s - s.mean(axis=0)) / np.sqrt(len(s)) for s in (copies, shadows)]
+    rows = np.concatenate(sides)
+    alone = np.sum(rows**2, axis=0) + OWN
+    left, chosen = np.ones(len(gap), dtype=bool), list[int]()
+    total, lead, spread = np.zeros(len(rows)), 0.0, 0.0
+    for _ in range(min(count, len(gap))):
+        after = spread + alone + 2 * SHARED * (total @ rows)
+        worth = np.where(left, (lead + gap) / np.sqrt(np.maximum(after, OWN)), -np.inf)
+        best = int(worth.argmax())
+        left[best] = False
+        chosen.append(best)
+        total, lead, spread = total + rows[:, best], lead + gap[best], after[best]
+    return np.array(chosen)
+
+
+def pooled(material: Material, pool: str, count: int, rng: np.random.Generator) -> Array:
+    """Distinct candidates (n, *shape), at most ``count``, as a suspect receives them.
+
+    Of text, where numbers are names, mixtures take each token from one of two inputs, and noise draws every token by
+    itself as often as the data holds it.
+    """
+    parts = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
+    natural = np.concatenate(parts)
+    share = count if pool != "all" else count // len(POOLS)
+    made = {
+        "natural": natural[rng.permutation(len(natural))[:share]],
+        "mixed": _mixed(natural, share, material, rng),
+        "noise": _noise(natural, share, material, rng),
+    }
+    chosen = list(made.values()) if pool == "all" else [made[pool]]
+    return np.unique(material.stored(np.concatenate(chosen)), axis=0)
+
+
+def _mixed(natural: Array, count: int, material: Material, rng: np.random.Generator) -> Array:
+    """Two inputs in one, each with a weight of .35 to .65."""
+    first, second = (natural[rng.integers(0, len(natural), count)] for _ in range(2))
+    if material.content == "text":
+        return np.where(rng.random(first.shape) < 0.5, first, second)
+    weight = rng.uniform(0.35, 0.65, (count, *[1] * (natural.ndim - 1)))
+    return np.asarray(first * weight + second * (1 - weight))
+
+
+def _noise(natural: Array, count: int, material: Material, rng: np.random.Generator) -> Array:
+    """Half of them inputs under noise, half nothing but noise."""
+    if material.content == "text":
+        return rng.choice(natural.ravel(), (count, *natural.shape[1:]))
+    low, high = material.bounds
+    some = natural[rng.integers(0, len(natural), count // 2)]
+    noisy = some + rng.normal(0, SPREAD * (high - low), some.shape)
+    return np.concatenate([noisy, rng.uniform(low, high, (count - len(some), *natural.shape[1:]))])
+
+
+def logits_of(answers: Answers, own: Array) -> Array:
+    """Logits (n,) of the probability given to the owner's label; of labels alone, those of all or nothing.
+
+    >>> logits_of(Answers.from_scores(np.array([[0.5, 0.5], [1.0, 0.0]])), np.array([0, 1])).round(1).tolist()
+    [0.0, -9.2]
+    """
+    classes = int(own.max(initial=1)) + 1 if answers.scores is None else answers.scores.shape[1]
+    given = answers.probabilities(classes)[np.arange(len(own)), np.minimum(own, classes - 1)]
+    sure = np.clip(np.where(own < classes, given, 0.0), TINY, 1 - TINY)
+    return np.asarray(np.log(sure / (1 - sure)))
+
+
+def _rate(some: Sequence[Answers], own: Array) -> Array:
+    """Share of models that give the owner's labels (n,), half a match and half a mismatch added."""
+    return np.asarray((np.sum([a.labels == own for a in some], axis=0) + 0.5) / (len(some) + 1))
+
+
+def _worth(known: Mapping[str, Array], answers: Answers, own: Array) -> Array:
+    """What each answer (n,) says; refused and invalid ones say the least that any can."""
+    if answers.scores is None:
+        return np.where((answers.labels == own) & (answers.labels >= 0), known["match"], known["miss"])
+    apart = np.clip((logits_of(answers, own) - known["mean"]) / known["spread"], -CLIP, CLIP)
+    return np.where(answers.labels >= 0, apart, -CLIP)
+
+
+def _gain(copies: Array, shadows: Array, kept: Array) -> Array:
+    """How much more than a shadow a copy (of those that are hard to tell) gets from each probe (n,)."""
+    each = copies[:, kept].mean(axis=1) - shadows[:, kept].mean()
+    hard = float(np.quantile(each, HARD) / each.mean()) if len(kept) else 1.0
+    return np.asarray((copies.mean(axis=0) - shadows.mean(axis=0)) * max(hard, 0.1))
