@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from commands import BUILD, EXTRACT, LIKE, files, minutia
+from commands import BUILD, EXTRACT, LIKE, METHOD, files, minutia
 from safetensors.numpy import load_file, save_file
 
 from minutia.models.toy import ToyClassifier
@@ -574,7 +574,8 @@ def test_an_owner_of_another_size(place):
 
 def test_an_owner_that_cannot_do_what_the_method_needs(place):
     written(place, transcript(place))
-    done = minutia(place, "extract", "replay:said.jsonl", "--data", "points.npz", "-o", "new.safetensors")
+    options = ("--data", "points.npz", "-o", "new.safetensors", "--method", METHOD)
+    done = minutia(place, "extract", "replay:said.jsonl", *options)
     assert done.code == 2 and "gradients" in done.err.splitlines()[-1] and "new.safetensors" not in done.made
 
 

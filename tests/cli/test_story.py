@@ -111,6 +111,7 @@ def test_the_verdict_has_the_documented_schema(world):
         "observation": str,
         "model": dict,
         "path": list,
+        "members": list,
     }
     assert {name: type(value) for name, value in found.items()} == kinds
     assert found["schema"] == "minutia.verdict/1" and found["question"] == "origin"
