@@ -310,7 +310,7 @@ def test_too_few_innocents_say_how_many_are_needed(spent, left):
     assert len(SMALL.extract(bench.owner, replace(few, unrelated=bench.material.unrelated[:26])).reference) == 6
 
 
-FEWER = pytest.mark.xfail(
+FEWER = pytest.mark.xfail(strict=True, raises=IndexError, reason="crafting takes all classes for those of the owner")
     strict=True, raises=IndexError, reason="crafting takes every innocent's classes for the owner's"
 )
 
