@@ -311,8 +311,6 @@ def test_too_few_innocents_say_how_many_are_needed(spent, left):
 
 
 FEWER = pytest.mark.xfail(strict=True, raises=IndexError, reason="crafting takes all classes for those of the owner")
-    strict=True, raises=IndexError, reason="crafting takes every innocent's classes for the owner's"
-)
 
 
 @pytest.mark.parametrize("place", [pytest.param(0, marks=FEWER), 3], ids=["fitted on", "screened with"])
