@@ -71,7 +71,8 @@ class Method(ABC):
     budgets and wording are decided in one place, so that no method marks its own homework. ``serves`` names the
     contents of data (``Material.content``) that probes can be made of, ``reads`` what ``read`` takes from a model
     besides its answers. A method whose H0 needs no null models says ``is_exact`` and gives its p-value in ``exact``;
-    one that learns from many copies and unrelated models says ``learns``.
+    one that learns from many copies and unrelated models says ``learns``; one that compares relations, for which a
+    suspect may have another number of classes, says ``other_classes``.
     """
 
     name: ClassVar[str]
@@ -85,6 +86,7 @@ class Method(ABC):
     is_exact: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     serves: ClassVar[frozenset[str]] = frozenset({"image", "tabular", "text"})
+    other_classes: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
@@ -222,7 +224,7 @@ class Method(ABC):
         done = 0 if reference is None else len(reference.asked)
         rows = np.arange(done, len(fp.probes) if upto is None else upto)
         fresh = self.asked(suspect, fp.probes.take(rows), protocol=fp.probes.digest, again=reference is not None)
-        if self.question != "integrity":  # there, other classes are a finding
+        if self.question != "integrity" and not self.other_classes:  # there, other classes are a finding
             _check_classes(fp, fresh)
         if reference is None:
             return fresh
