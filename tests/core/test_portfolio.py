@@ -20,6 +20,7 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.portfolio import BLOCK, Portfolio, turns
 from minutia.core.probe import numbered
+from minutia.models.metered import Metered
 from minutia.models.toy import ToyClassifier
 from minutia.storage.files import load_fingerprint, save_fingerprint
 
@@ -418,7 +419,6 @@ def test_stopping_early_and_asking_all_agree():
         assert (early.outcome == "match") == (late.outcome == "match") and late.p_value <= early.p_value
 
 
-@pytest.mark.xfail(strict=True, reason="judging a method that asks nothing takes the maximum of no labels")
 def test_a_method_that_asks_nothing_can_be_judged():
     @dataclass(frozen=True)
     class Bias(Method):
@@ -441,7 +441,11 @@ def test_a_method_that_asks_nothing_can_be_judged():
     fp = method.extract(bench.owner, bench.material)
     of = Null("unrelated", tuple(method.observe(fp, m) for m in bench.innocents))
     assert fp.schedule == (0,)
-    assert method.verify(fp, bench.material.controls["noise"][0], of, alpha=ALPHA).outcome == "match"
+    copy = bench.material.controls["noise"][0]
+    assert [method.verify(fp, m, of, alpha=ALPHA).outcome for m in (copy, Metered(copy))] == ["match"] * 2
+    assert method.verify(fp, bench.innocents[0], of, alpha=ALPHA).outcome == "inconclusive"
+    with pytest.raises(UsageError, match="gives weights for bias"):
+        method.verify(fp, Metered(copy, only=Access.LABELS), of, alpha=ALPHA)
 
 
 def test_a_null_of_the_portfolio_is_one_for_all_members():

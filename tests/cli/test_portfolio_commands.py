@@ -1,0 +1,240 @@
+"""Several methods from the command line: extract, verify from labels, members in the verdict, bench by access."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import LIKE, THIEF, TRAINING, files, inside, minutia, toy
+
+from minutia import api, catalog
+from minutia.attacks.compress import Noise
+from minutia.core.material import Material
+from minutia.core.model import Plan
+from minutia.models.toy import ToyClassifier
+from minutia.storage.files import load_fingerprint, load_null
+from minutia.storage.models import ModelStore
+from minutia.study.battery import SURROGATES
+
+META = "metaclassifier(probes=24,pool=300,crafted=40,steps=30)"
+IPG = "ipguard(probes=20,oversample=6)"
+CONF = "conferrable(probes=16,steps=20)"
+ALPHA = ("--alpha", "0.05")
+SOURCES = ("--data", TRAINING, "--unrelated", "zoo", "--derived", "copies", "--jobs", "1")
+EXTRACT = ("--attack-data", THIEF, "--surrogates", "1", "--threats", "noise,prune", "--copies", "2", *SOURCES)
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    """19 calibrators and 32 spent models, an owner whose copies were made in every way, suspects of known origin."""
+    folder = tmp_path_factory.mktemp("learnt")
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 5, 700)
+    points = np.clip(rng.random((5, 16))[labels] + rng.normal(0, 0.4, (700, 16)), 0, 1)
+    x = np.rint(points * 255).astype(np.uint8)
+    np.savez(folder / "points.npz", x_train=x[:600], y_train=labels[:600], x_test=x[600:], y_test=labels[600:])
+    inputs = (x / np.float32(255)).astype(np.float32)
+
+    def trained(seed):
+        plan = Plan(8, learning_rate=4e-3, reset="everything")
+        return ToyClassifier.fresh((16, 12, 5)).trained(inputs[:400], labels[:400], plan, seed)
+
+    owner = trained(99)
+    thief = Material(inputs[400:600], labels[400:600], levels=256)
+    toy(owner, folder / "owner.safetensors")
+    toy(Noise().apply(owner, thief, np.random.default_rng(5)), folder / "copy.safetensors")
+    toy(trained(98), folder / "innocent.safetensors")
+    recipe = ("--like", LIKE, "--data", TRAINING, "--epochs", 8, "--learning-rate", 4e-3)
+    done = minutia(folder, "null", "build", "-o", "zoo", "-n", 19, "--spent", 32, "--jobs", 1, *recipe)
+    assert done.code == 0, done.err
+    key = f"{META}+{IPG}+{CONF}"
+    done = minutia(folder, "extract", "toy:owner.safetensors", "-o", "fp.safetensors", "--method", key, *EXTRACT)
+    assert done.code == 0, done.err
+    return folder
+
+
+def verdict(place, suspect, *options, fp="fp.safetensors"):
+    done = minutia(place, "verify", fp, f"toy:{suspect}.safetensors", *ALPHA, "--json", *options)
+    assert done.code in (0, 1, 3), done
+    return json.loads(done.out)
+
+
+# --- extracting
+
+
+def test_controls_are_those_of_the_threat_list(learnt):
+    """Copies to learn from are made in every way, whatever the threats; none of them is a control."""
+    fp = load_fingerprint(learnt / "fp.safetensors")
+    assert [bool(part.why) for part in fp.members] == [False] * 3
+    assert {kind: len(seen) for kind, seen in fp.controls.items()} == {"owner": 1, "noise": 2, "prune": 2}
+    assert fp.threats == ("noise", "prune")
+
+
+@pytest.mark.parametrize(("student", "foreign"), [("", ""), ("toy:mlp?sizes=16-8-5", "points.npz?rows=500:600")])
+def test_the_owner_copies_his_model_in_every_way(learnt, student, foreign):
+    """Ways that need another architecture are left out where none is given; copies that keep weights are told apart."""
+    with inside(learnt):
+        owner = api.owner_entry(ModelStore(learnt / "copies"), catalog.model("toy:owner.safetensors"))
+        tasks = api.surrogate_tasks(owner, TRAINING, 3, 0, student=student, foreign=foreign)
+        ways = [catalog.attack(key).key for key in SURROGATES if student or "student=other" not in key]
+        assert [task.attack for task in tasks] == [way for way in ways for _ in range(3)]
+        assert all((task.role == "craft") == catalog.attack(task.attack).keeps_weights for task in tasks)
+        assert len({task.digest for task in tasks}) == len({task.seed for task in tasks}) == len(tasks)
+        assert all((task.student, task.foreign) == (student, foreign) and task.parent is owner for task in tasks)
+        other = api.surrogate_tasks(owner, TRAINING, 3, 1, student=student)
+        assert not {task.seed for task in tasks} & {task.seed for task in other}
+
+
+def test_spent_models_set_the_scale_only_where_nothing_was_fitted(learnt):
+    fp = load_fingerprint(learnt / "fp.safetensors")
+    assert len(fp.spent) == 32 and len(fp.reference) == 8
+    assert load_null(learnt / "fp.null.safetensors").m == 19
+
+
+def test_show_names_every_member(learnt):
+    found = json.loads(minutia(learnt, "fingerprint", "show", "fp.safetensors", "--json").out)
+    sizes = [f"{len(part.rows)} probes" for part in load_fingerprint(learnt / "fp.safetensors").members]
+    assert list(found["members"].values()) == sizes == ["24 probes", "20 probes", "16 probes"]
+    assert found["method"] == "+".join(found["members"]) and found["probes"] == 60
+    text = minutia(learnt, "fingerprint", "show", "fp.safetensors").out
+    assert "members" in text and "conferrable(" in text
+
+
+def test_the_same_command_gives_the_same_fingerprint(learnt):
+    before = files(learnt)["fp.safetensors"]
+    options = ("--method", f"{META}+{IPG}+{CONF}", *EXTRACT)
+    again = minutia(learnt, "extract", "toy:owner.safetensors", "-o", "again.safetensors", *options)
+    assert again.code == 0 and files(learnt)["again.safetensors"] == before
+
+
+def test_what_lacks_copies_is_left_out_with_a_reason(learnt):
+    """Without copies the methods that learn from them stay out, and the verdict comes from the rest."""
+    options = ("--method", f"{META}+{IPG}+{CONF}", "--surrogates", "0", "--copies", "0", *SOURCES)
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "-o", "few.safetensors", *options, "--json")
+    assert done.code == 0, done.err
+    first, second, third = json.loads(done.out)["members"].values()
+    assert "copies to learn from, got 0" in first and second == "20 probes" and "copies with gradients" in third
+    assert verdict(learnt, "copy", fp="few.safetensors")["outcome"] == "match"
+
+
+def test_without_unrelated_models_the_portfolio_says_what_it_needs(learnt):
+    """The default of extract is the portfolio of the house."""
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "--data", TRAINING, "-o", "none.safetensors")
+    assert done.code == 2 and "none.safetensors" not in done.made
+    assert "expected 4 or more unrelated models" in done.err and "'minutia null build --spent 80'" in done.err
+
+
+def test_the_default_is_the_portfolio_of_the_house(learnt):
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "--data", TRAINING, "--dry-run")
+    assert done.code == 0 and json.loads(done.out)["method"] == catalog.method("portfolio").key
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (f"{IPG}+{IPG}", "expected two or more different methods"),
+        (f"{IPG}+sensitive_samples", "for the question 'origin'"),
+        (f"{IPG}+ipgard", "did you mean ipguard"),
+        (f"{IPG}+", "expected"),
+    ],
+)
+def test_what_is_no_portfolio_is_one_sentence(learnt, method, words):
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "--method", method, *EXTRACT, "-o", "new.safetensors")
+    assert words in done.sentence and not done.made
+
+
+# --- verifying
+
+
+@pytest.mark.parametrize("options", [(), ("--labels-only",)], ids=["all", "labels"])
+def test_copies_are_told_from_innocents(learnt, options):
+    assert [verdict(learnt, s, *options)["outcome"] for s in ("owner", "copy")] == ["match"] * 2
+    assert verdict(learnt, "innocent", *options)["outcome"] != "match"
+
+
+def test_the_verdict_lists_its_members(learnt):
+    found = verdict(learnt, "copy", "--ask-all")
+    fp = load_fingerprint(learnt / "fp.safetensors")
+    assert [m["method"] for m in found["members"]] == [part.method for part in fp.members]
+    for member, part in zip(found["members"], fp.members, strict=True):
+        assert set(member) == {"method", "asked", "score", "standardised", "p_value", "kind"}
+        assert (member["asked"], member["kind"]) == (len(part.rows), "rank") and member["p_value"] >= 0.05
+    assert found["score"] == pytest.approx(max(m["standardised"] for m in found["members"]), abs=1)
+    assert found["p_value"] == found["p_floor"] == 0.05
+
+
+def test_people_see_the_members_below_the_verdict(learnt):
+    done = minutia(learnt, "verify", "fp.safetensors", "toy:innocent.safetensors", *ALPHA)
+    assert "members (each by itself; the p-value above is that of all together)" in done.out
+    assert all(name in done.out for name in ("metaclassifier", "ipguard", "conferrable"))
+
+
+def test_labels_only_is_what_a_suspect_without_scores_gets(learnt):
+    """A replayed transcript of labels and the open model asked for labels only give one verdict."""
+    options = ("--labels-only", "--ask-all", "--transcript", "said.jsonl")
+    first = verdict(learnt, "innocent", *options)
+    lines = [json.loads(line) for line in (learnt / "said.jsonl").read_text().splitlines()]
+    assert len(lines) == 60 and not any("scores" in str(line["response"]) for line in lines)
+    done = minutia(learnt, "verify", "fp.safetensors", "replay:said.jsonl", *ALPHA, "--json", "--ask-all")
+    again = json.loads(done.out)
+    assert {k: again[k] for k in ("p_value", "score", "members", "path")} == {
+        k: first[k] for k in ("p_value", "score", "members", "path")
+    }
+
+
+def test_a_budget_ends_at_a_look(learnt):
+    found = verdict(learnt, "innocent", "--max-queries", 20)
+    assert found["queries"] <= 20 and "budget-stop" in found["flags"]
+    assert sum(m["asked"] for m in found["members"]) == found["queries"]
+
+
+# --- bench
+
+
+@pytest.mark.parametrize("access", ["labels", "scores", "weights"])
+def test_bench_takes_an_access(learnt, access):
+    done = minutia(learnt, "bench", "digits-mini", "--access", access, "--dry-run")
+    assert done.code == 0 and json.loads(done.out)["study"] == "digits-mini"
+
+
+def test_an_access_that_is_none_is_one_sentence(learnt):
+    done = minutia(learnt, "bench", "digits-mini", "--access", "label", "--dry-run")
+    assert "access" in done.sentence and "labels" in done.sentence and "'label'" in done.sentence
+
+
+STUDY = """
+name = "shown"
+seeds = [3]
+methods = ["natural_errors(probes=40)"]
+attacks = ["noise"]
+claims = []
+ancestor_epochs = 0
+
+[data]
+owner = "points.npz?rows=0:400"
+thief = "points.npz?rows=400:600"
+
+[model]
+architecture = "toy:mlp?sizes=16-12-5"
+other = "toy:mlp?sizes=16-8-5"
+epochs = 4
+
+[counts]
+calibrators = 9
+spent = 4
+controls = 1
+copies = 2
+innocents = 2
+per_rung = 2
+"""
+
+
+def test_bench_runs_again_with_another_access_and_keeps_the_models(learnt):
+    (learnt / "shown.toml").write_text(STUDY)
+    first = minutia(learnt, "bench", "shown.toml", "--jobs", "1", "--dir", "shown", "--json")
+    assert first.code == 0, first.err
+    models = {name for name in files(learnt) if name.startswith("shown/models/")}
+    other = minutia(learnt, "bench", "shown.toml", "--jobs", "1", "--dir", "shown", "--json", "--access", "scores")
+    assert other.code == 0, other.err
+    assert {name for name in files(learnt) if name.startswith("shown/models/")} == models
+    shows = {json.loads(done.out)["facts"]["access"] for done in (first, other)}
+    assert shows == {"labels", "scores"}
