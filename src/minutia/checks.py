@@ -301,7 +301,12 @@ def the_path_is_the_score_of_prefixes(trial: "_Trial") -> None:
 
 
 def the_owner_scores_highest(trial: "_Trial") -> None:
-    """The owner's own model, asked again, is at least as close as any innocent one: larger means closer."""
+    """The owner's own model, asked again, is at least as close as any innocent one: larger means closer.
+
+    Whether data was used is exempt: an honest model of the same data uses it as much as the owner's does.
+    """
+    if trial.method.question == "data-use":
+        return
     own = trial.score(trial.fp.controls["owner"][0])
     best = max(trial.score(seen) for seen in trial.null.observations)
     _must(own >= best - NOISE, trial.method, f"must score its own model highest, got {own:g} and an innocent {best:g}")

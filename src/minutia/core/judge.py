@@ -70,7 +70,8 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, null: Nul
     if rejected and not convicted:
         flags.append("weak-resemblance")
     sound = not UNDECIDABLE & set(flags)
-    ruled_out = () if rejected else _ruled_out(stick, fp, observation, path, flags, power)
+    silent = rejected or method.question != "origin"
+    ruled_out = () if silent else _ruled_out(stick, fp, observation, path, flags, power)
     outcome: Outcome = "inconclusive"
     if sound and convicted:
         outcome = "match"
@@ -183,8 +184,8 @@ def check_question(method: "Method", fp: Fingerprint, alpha: float) -> None:
         raise UsageError(f"expected alpha between 0 and 1, got {alpha}: 0.01 is usual")
     if method.key != fp.method:
         raise ProtocolError(f"expected a fingerprint of {method.key}, got {fp.method}: judge with its own method")
-    if method.question != "origin":
-        raise UsageError(f"expected a method for the question 'origin', got {method.question!r}")
+    if method.question not in ("origin", "data-use"):
+        raise UsageError(f"expected a method for the question 'origin' or 'data-use', got {method.question!r}")
 
 
 def _answer_flags(fp: Fingerprint, seen: Observation, lost: frozenset[str]) -> list[str]:

@@ -77,7 +77,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    question: ClassVar[Literal["origin", "same", "integrity"]] = "origin"
+    question: ClassVar[Literal["origin", "data-use", "same", "integrity"]] = "origin"
     h0: ClassVar[str]
     source: ClassVar[str]
     owner_needs: ClassVar[Access]

@@ -19,11 +19,14 @@ NULL_KINDS = {
 }
 QUESTIONS = {
     "origin": "Was this model made from the owner’s?",
+    "data-use": "Were the owner’s training inputs used to train this model?",
     "same": "Is this the same model as the owner’s?",
     "integrity": "Is this model unchanged?",
 }
 INTEGRITY = {"match": "intact", "no-match": "changed", "inconclusive": "inconclusive"}
 """The outcomes where the question is whether a model is unchanged."""
+DATA_USE = {"match": "data used", "no-match": "data not used", "inconclusive": "inconclusive"}
+"""The outcomes where the question is whether data was used; not used is never claimed."""
 NOT_INTACT = "Inconclusive is not intact: the questions asked could not tell."
 NOT_INNOCENCE = "Inconclusive is not innocence: the questions asked could not tell."
 _UP = Context(prec=3, rounding=ROUND_CEILING)
@@ -139,7 +142,7 @@ def outcome(verdict: Verdict) -> str:
     >>> outcome(Some(question="integrity", outcome="no-match")), outcome(Some(question="origin", outcome="no-match"))
     ('changed', 'no match')
     """
-    return (INTEGRITY if verdict.question == "integrity" else OUTCOMES)[verdict.outcome]
+    return {"integrity": INTEGRITY, "data-use": DATA_USE}.get(verdict.question, OUTCOMES)[verdict.outcome]
 
 
 def sentence(verdict: Verdict) -> str:

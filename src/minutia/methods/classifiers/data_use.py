@@ -52,6 +52,7 @@ class DataUse(Method):
     """
 
     name = "data_use"
+    question = "data-use"
     h0 = "the suspect was trained without my training inputs"
     source = "Maini, Yaghini, Papernot, ICLR 2021, arXiv 2104.10706"
     owner_needs = Access.LABELS

@@ -62,6 +62,7 @@ class RareErrors(Method):
     source = "Carlini, Chien, Nasr, Song, Terzis, Tramèr, IEEE S&P 2022, arXiv 2112.03570"
     owner_needs = Access.LABELS
     suspect_needs = Access.LABELS
+    learns = True
 
     probes: int = 100
     candidates: int = 6000
@@ -88,11 +89,6 @@ class RareErrors(Method):
         shadows = [a.take(np.flatnonzero(rare)) for a in shadows]
         copies = [own, *(answered(m, points) for m in (*fit.derived, *fit.surrogates))]
         arrays, kept = self._learnt(own.labels, copies, shadows)
-        if len(kept) < 2:
-            raise ModelError(
-                f"expected a model that answers some inputs as few others do, got {len(kept)} of those: "
-                "give more data, more candidates, or use another method"
-            )
         fitted = frozenset(m.card.root for m in fit.unrelated)
         return Enrolment(numbered(points[kept], {"channel": "array"}), {n: a[kept] for n, a in arrays.items()}, fitted)
 
@@ -111,6 +107,11 @@ class RareErrors(Method):
         sides = [np.array([_worth(arrays, a, own) for a in some]) for some in (copies, shadows)]
         fine = np.flatnonzero((sides[0].mean(axis=0) > sides[1].mean(axis=0)) & (common > usual))
         kept = fine[together(sides[0][:, fine], sides[1][:, fine], self.probes)]
+        if len(kept) < 2:
+            raise ModelError(
+                f"expected a model that answers some inputs as few others do, got {len(kept)} of those: "
+                "give more data, more candidates, or use another method"
+            )
         for name, hide in (("scores", False), ("labels", True)):
             seen = [[a.showing(0) if hide else a for a in some] for some in (copies, shadows)]
             gained, base = (np.array([_worth(arrays, a, own) for a in some]) for some in seen)
@@ -166,7 +167,7 @@ def together(copies: Array, shadows: Array, count: int) -> Array:
         left[best] = False
         chosen.append(best)
         total, lead, spread = total + rows[:, best], lead + gap[best], after[best]
-    return np.array(chosen)
+    return np.array(chosen, dtype=int)
 
 
 def pooled(material: Material, pool: str, count: int, rng: np.random.Generator) -> Array:
@@ -234,5 +235,5 @@ def _worth(known: Mapping[str, Array], answers: Answers, own: Array) -> Array:
 def _gain(copies: Array, shadows: Array, kept: Array) -> Array:
     """How much more than a shadow a copy (of those that are hard to tell) gets from each probe (n,)."""
     each = copies[:, kept].mean(axis=1) - shadows[:, kept].mean()
-    hard = float(np.quantile(each, HARD) / each.mean()) if len(kept) else 1.0
+    hard = float(np.quantile(each, HARD) / each.mean())
     return np.asarray((copies.mean(axis=0) - shadows.mean(axis=0)) * max(hard, 0.1))
