@@ -13,7 +13,7 @@ from minutia.core.method import Method
 from minutia.core.model import Model
 from minutia.core.portfolio import Portfolio
 
-PORTFOLIO = ("metaclassifier", "ipguard(probes=40)", "conferrable")
+PORTFOLIO = ("metaclassifier", "ipguard(probes=40)", "conferrable", "unit_order", "unit_matching")
 """Members of the portfolio of the house, by key: what is enrolled where the user names no method of his own."""
 GROUPS = ("methods", "models", "attacks", "claims")
 
@@ -125,6 +125,8 @@ def _sniffed(path: Path) -> str:
                 head = file.read(64)
         except OSError as error:
             raise ModelError(f"expected a model file that can be read, got {error.strerror}: {path}") from error
+    if path.suffix == ".toml":
+        return "http"
     if head.lstrip().startswith(b"{"):
         return "replay"
     if len(head) > 9 and head[8:9] == b"{":

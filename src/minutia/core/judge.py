@@ -193,7 +193,7 @@ def _answer_flags(fp: Fingerprint, seen: Observation, lost: frozenset[str]) -> l
     status, labels = seen.answers.status, seen.answers.labels
     named = labels[labels >= 0]
     own = fp.answers.labels
-    classes = own.max() + 1 if fp.answers.scores is None else fp.answers.scores.shape[1]
+    classes = own.max(initial=-1) + 1 if fp.answers.scores is None else fp.answers.scores.shape[1]
     raised = {
         "too-few-answers": len(lost) > LOST_AT_MOST * len(seen.asked),
         "transport-failures": bool(lost),
@@ -291,8 +291,6 @@ def _reasons(
             f"the answers are unlike those of unrelated models (p = {significance.p:.4g}), "
             "yet nearer to them than to the owner's own model"
         ]
-    if significance.kind == "exact":
-        return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
     if significance.kind == "exact":
         return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
     return [f"the answers are not unlike those of unrelated models (p = {significance.p:.4g} > alpha {alpha:g})"]

@@ -220,7 +220,9 @@ class Method(ABC):
         self, fp: Fingerprint, suspect: Model, *, reference: Observation | None = None, upto: int | None = None
     ) -> Observation:
         """Ask the first ``upto`` probes; those already answered in ``reference`` are not asked again."""
-        require(self.name, self.suspect_needs, suspect.spec, suspect.access)
+        behind = getattr(suspect, "behind", None)
+        given = suspect.access | (behind.access if behind is not None else Access(0))
+        require(self.name, self.suspect_needs, suspect.spec, given)
         done = 0 if reference is None else len(reference.asked)
         rows = np.arange(done, len(fp.probes) if upto is None else upto)
         fresh = self.asked(suspect, fp.probes.take(rows), protocol=fp.probes.digest, again=reference is not None)

@@ -171,12 +171,18 @@ class Yardstick:
 
 
 def _averaged(parts: Sequence[Significance]) -> Significance:
-    """Exact p-values as e-values among themselves, whatever their dependence; one alone stays as it is."""
+    """Exact p-values as e-values among themselves, whatever their dependence; one alone stays as it is.
+
+    With an assumed one among them the whole is assumed, with the largest measured bound.
+    """
     if len(parts) < 2:
         return parts[0] if parts else NONE
     p = e_to_p(average([p_to_e(part.p) for part in parts if part.p is not None]))
     floor = e_to_p(average([p_to_e(part.floor or 0.0) for part in parts]))
-    return Significance(max(p, floor), floor, "exact", e_value=1 / p)
+    bounds = [part.measured_bound for part in parts if part.kind == "assumed"]
+    known = all(b is not None for b in bounds)
+    bound = max((b for b in bounds if b is not None), default=None) if known else None
+    return Significance(max(p, floor), floor, "assumed" if bounds else "exact", e_value=1 / p, measured_bound=bound)
 
 
 def rejects(significance: Significance, alpha: float) -> bool:

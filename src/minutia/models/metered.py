@@ -34,7 +34,8 @@ class Metered:
     ``max_queries`` is a hard stop on forward passes sent, retries included. ``wait`` is the first pause in
     seconds before a retry; pauses double and jitter. ``only`` hides everything else the model would return.
     A batch that fails ``attempts`` times becomes FAILED rows, which are never journalled: the next run asks
-    them again. ``sent`` counts passes, ``retried`` the repetitions among them, ``cached`` journalled rows.
+    them again. ``sent`` counts passes, ``retried`` the repetitions among them, ``cached`` journalled rows. ``behind``
+    is the model itself where its weights are open and not hidden: reading them is not asking.
 
     >>> from minutia.models.toy import ToyClassifier
     >>> model = Metered(ToyClassifier.fresh((2, 3)), only=Access.LABELS, max_queries=4)
@@ -62,6 +63,8 @@ class Metered:
             )
         self.spec, self.card = model.spec, model.card
         self.access = model.access & ANSWERING & (ANSWERING if only is None else only)
+        open_ = Access.WEIGHTS in model.access and (only is None or Access.WEIGHTS in only)
+        self.behind = model if open_ else None
         self.sent = self.cached = self.retried = 0
         self._model, self._max_queries, self._journal = model, max_queries, journal
         self._transcript = None if transcript is None else Transcript(transcript)

@@ -72,23 +72,26 @@ def combine_rank_exact(rank: Significance, exact: Significance) -> Significance:
     """Return the p-value of a portfolio's rank part and exact part: min(1, p_rank/.9, p_exact/.1).
 
     H0: both hypotheses hold. A part that was not measured (kind "none") gives nothing, and the split stays
-    as it was fixed. Raises ValueError where a part is of another kind, which may not decide.
+    as it was fixed. An assumed part decides like an exact one if its Type-I error was measured; where it gives the
+    smaller p, the whole is assumed. Raises ValueError where a part is of another kind, which may not decide.
 
     >>> both = combine_rank_exact(rank_p(2.0, [0.0] * 111), Significance(0.5, 1e-6, "exact"))
     >>> round(both.p, 5), round(both.floor, 7)
     (0.00992, 1e-05)
     """
-    parts = ((rank, "rank", 1 - _EXACT_SHARE), (exact, "exact", _EXACT_SHARE))
-    for part, kind, _ in parts:
-        if part.kind not in (kind, "none"):
-            raise ValueError(f"expected a part of kind {kind!r} or 'none', got {part.kind!r}: it may not decide")
+    parts = ((rank, ("rank",), 1 - _EXACT_SHARE), (exact, ("exact", "assumed"), _EXACT_SHARE))
+    for part, kinds, _ in parts:
+        if part.kind != "none" and not (part.kind in kinds and part.decides):
+            raise ValueError(f"expected a part of kind {kinds[0]!r} or 'none', got {part.kind!r}: it may not decide")
     ps = [part.p / share for part, _, share in parts if part.p is not None]
     if not ps:
         return Significance(None, None, "none")
     p = min(1.0, *ps)
     floors = [part.floor / share for part, _, share in parts if part.floor is not None]
     floor = min(1.0, *floors) if len(floors) == len(ps) else None
-    return Significance(p, floor, "rank" if rank.p is not None else "exact", e_value=p_to_e(p))
+    by_exact = exact.p is not None and (rank.p is None or exact.p / _EXACT_SHARE < rank.p / (1 - _EXACT_SHARE))
+    kind = exact.kind if by_exact else "rank"
+    return Significance(p, floor, kind, e_value=p_to_e(p), measured_bound=exact.measured_bound if by_exact else None)
 
 
 def bonferroni(ps: ArrayLike) -> float:

@@ -1,0 +1,1 @@
+"""Structural methods: they read weights, ask nothing, and need no other models."""
