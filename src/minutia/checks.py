@@ -36,7 +36,7 @@ from minutia.storage.files import load_fingerprint, load_null, save_fingerprint,
 
 NOISE = 1e-9
 """Differences between scores below this are float noise."""
-COLUMNS = {"scores": Access.SCORES, "logits": Access.LOGITS, "text": Access.TEXT, "usage": Access.USAGE}
+COLUMNS = {"scores": Access.SCORES | Access.TOP_K, "logits": Access.LOGITS, "text": Access.TEXT, "usage": Access.USAGE}
 NOT_ON_TOYS = ("fold_norms",)
 """Attacks that need what the toy classifier does not have (batch norms): give ``check_attack`` a bench that has it."""
 ABILITIES = {
@@ -175,6 +175,25 @@ def learning_bench() -> Bench:
     return replace(bench, material=more)
 
 
+@lru_cache(maxsize=1)
+def layered_bench() -> Bench:
+    """The same with two hidden layers, for methods that read weights."""
+    bench = toy_bench()
+    material = bench.material
+    blank = ToyClassifier.fresh((16, 24, 20, 5))
+    plan = Plan(8, batch_size=32, learning_rate=1e-2, reset="everything")
+
+    def trained(seed: int) -> ToyClassifier:
+        return blank.trained(material.inputs, material.labels, plan, seed)
+
+    owner = trained(0)
+    controls = {"noise": [_noisy(owner, seed) for seed in range(2, 5)]}
+    derived = [_noisy(owner, seed) for seed in range(2)]
+    unrelated = [trained(seed) for seed in range(10, 16)]
+    more = replace(material, unrelated=unrelated, derived=derived, controls=controls)
+    return replace(bench, owner=owner, material=more, innocents=tuple(trained(seed) for seed in range(100, 112)))
+
+
 # --- rules that methods and attacks share
 
 
@@ -264,7 +283,7 @@ def its_needs_are_honest(trial: "_Trial") -> None:
 def probes_are_what_arrives(trial: "_Trial") -> None:
     """Array probes are float32, inside the valid box, and unchanged by ``Material.stored``."""
     probes, material = trial.fp.probes, trial.bench.material
-    _must(len(probes) > 0, trial.method, "must return at least one probe")
+    _must(len(probes) > 0 or bool(trial.method.reads), trial.method, "must return a probe, or read the weights")
     if not isinstance(probes.content, np.ndarray):
         return
     stored = material.stored(probes.array)
@@ -468,7 +487,7 @@ def access_is_truthful(asked: "_Asked") -> None:
     for name, needs in COLUMNS.items():
         given = getattr(answers, name) is not None
         message = f"must claim {needs.name} exactly where it returns {name}, got access {model.access} and {given}"
-        _must(given == (needs in model.access), model, message)
+        _must(given == bool(needs & model.access), model, message)
     labelled = bool((answers.labels >= 0).any())
     _must(labelled == (Access.LABELS in model.access), model, "must claim LABELS exactly where it names classes")
     for needs, (protocol, names) in ABILITIES.items():
@@ -706,7 +725,7 @@ class _Veiled:
 
     def ask(self, probes: ProbeSet) -> Answers:
         answers = self._model.ask(probes)
-        hidden: dict[str, Any] = {name: None for name, needs in COLUMNS.items() if needs not in self.access}
+        hidden: dict[str, Any] = {name: None for name, needs in COLUMNS.items() if not needs & self.access}
         return replace(answers, **hidden)
 
 
@@ -752,6 +771,8 @@ def _noisy(owner: ToyClassifier, seed: int) -> ToyClassifier:
 def _bench_for(method: Method) -> Bench:
     if isinstance(method, Mark):
         return marking_bench()
+    if method.reads:
+        return layered_bench()
     return learning_bench() if method.learns else toy_bench()
 
 

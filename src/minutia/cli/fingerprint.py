@@ -205,7 +205,7 @@ def _shown(fp: object) -> dict[str, object]:
         "method": fp.method,
         "question": fp.question,
         "owner": fp.owner.id,
-        **({"members": {p.method: p.why or f"{len(p.rows)} probes" for p in fp.members}} if fp.members else {}),
+        **({"members": {p.method: p.why or _part(len(p.rows)) for p in fp.members}} if fp.members else {}),
         "probes": len(fp.probes),
         "shape": list(fp.probes.array.shape[1:]),
         "looks": list(fp.schedule),
@@ -218,9 +218,19 @@ def _shown(fp: object) -> dict[str, object]:
     }
 
 
+def _part(probes: int) -> str:
+    """What a member of a portfolio has: probes, or nothing to ask where it reads weights."""
+    return f"{probes} probes" if probes else "reads weights"
+
+
 def _text(found: dict[str, object]) -> str:
-    width = max(map(len, found))
-    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in found.items())
+    shown = dict(found)
+    members = shown.get("members")
+    if isinstance(members, dict):  # a line for each, by name; keys with every parameter are in --json
+        shown["method"] = f"portfolio of {len(members)}"
+        shown["members"] = f"\n{'':<13}".join(f"{key.partition('(')[0]}: {what}" for key, what in members.items())
+    width = max(map(len, shown))
+    return "\n".join(f"{name:<{width}}  {_plain(value)}" for name, value in shown.items())
 
 
 def _plain(value: object) -> str:

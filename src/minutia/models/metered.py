@@ -22,7 +22,10 @@ from minutia.models.replay import Transcript, answer_fields, answers_from, parse
 
 ANSWERING = Access.LABELS | Access.TOP_K | Access.SCORES | Access.LOGITS | Access.TEXT | Access.LOGPROBS | Access.USAGE
 """What can be seen by asking; gradients, weights and training are not handed through a meter."""
-STRIPPED = {"scores": Access.SCORES, "logits": Access.LOGITS, "text": Access.TEXT, "usage": Access.USAGE}
+STRIPPED = {"scores": Access.SCORES | Access.TOP_K, "logits": Access.LOGITS, "text": Access.TEXT, "usage": Access.USAGE}
+"""Columns of answers and the access that shows them."""
+TOP = 5
+"""Scores per answer that are left of a model which would show all, where only the largest are asked for."""
 
 # Without a handler Python would print each retry to stderr; a program that wants them sets up logging.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -173,7 +176,9 @@ class Metered:
 
         A resumed or replayed run must have the digest of a run in one go, and NaN has many bit patterns.
         """
-        hidden: dict[str, Any] = {name: None for name, needs in STRIPPED.items() if needs not in self.access}
+        hidden: dict[str, Any] = {name: None for name, needs in STRIPPED.items() if not needs & self.access}
+        if Access.SCORES not in self.access and Access.SCORES in self._model.access:
+            answers = answers.showing(TOP)
         floats = {n: getattr(answers, n) for n in ("scores", "logits") if getattr(answers, n) is not None}
         plain = {n: np.asarray(np.where(np.isnan(c), np.nan, c), np.float32) for n, c in floats.items()}
         text = None if answers.text is None else tuple(map(readable, answers.text))

@@ -55,7 +55,7 @@ def print_verdict(console: "Console", verdict: Verdict) -> None:
 def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     """Names and values, in the order in which a reader asks for them."""
     yield "suspect", clean(verdict.suspect.id, 120)
-    yield "method", clean(verdict.method, 300)
+    yield "method", _called(verdict)
     yield "H0", clean(verdict.h0, 300)
     yield "score", format_score(verdict.score)
     yield "p-value", f"{format_p(verdict.p_value)}  (the smallest this null can give: {format_p(verdict.p_floor)})"
@@ -69,6 +69,13 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "ruled out", DASH if matched else _kinds(verdict.ruled_out)
     yield "blind to", _kinds(verdict.blind_to)
     yield "untested", _kinds(verdict.untested)
+
+
+def _called(verdict: Verdict) -> str:
+    """The method by its key; a portfolio by the names of its members, whose keys the fingerprint shows."""
+    if not verdict.members:
+        return clean(verdict.method, 300)
+    return f"portfolio of {', '.join(clean(m.method.partition('(')[0], 40) for m in verdict.members)}"
 
 
 def _null(verdict: Verdict) -> str:
