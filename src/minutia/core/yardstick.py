@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEAST_ANSWERS = 6
 """Answers that a member of a portfolio must have at a look: fewer hang on one or two regions of the input space."""
+STRETCH = 2.0
+"""How much larger the unit of a member is that recognises no copy where the best recognises all."""
 RARE = 5.5
 """How many mean excesses above the upper quartile one in a thousand lies in an exponential tail: ln(0.25/0.001)."""
 EVERYTHING = 1 << 30
@@ -213,7 +215,32 @@ def yardstick(
         [o.showing(shows) for o in some] for some in (fp.reference, null.observations, fp.controls["owner"])
     )
     columns = [_column(m, part, usable, len(parts) > 1, reference, calibrators, own) for m, part in parts]
+    if len(parts) > 1:
+        copies = {kind: [o.showing(shows) for o in some] for kind, some in fp.controls.items() if kind != "owner"}
+        columns = _by_coverage(columns, copies)
     return Yardstick(looks, tuple(columns), shows, null.m)
+
+
+def _by_coverage(columns: Sequence[Column], copies: Mapping[str, Sequence[Observation]]) -> list[Column]:
+    """Larger units for members that recognise fewer of the stored copies than the best one does.
+
+    A member that sees little and strays far would otherwise set a bar that the evidence of the best cannot pass; its
+    own evidence must be the stronger for it. One number per member, fixed by the owner's own copies.
+    """
+    share = [_coverage(column, copies) for column in columns]
+    best = max((s for s, c in zip(share, columns, strict=True) if not c.exact), default=0.0)
+    return [
+        c if c.exact else replace(c, tail=c.tail * (1 + STRETCH * (best - s)))
+        for s, c in zip(share, columns, strict=True)
+    ]
+
+
+def _coverage(column: Column, copies: Mapping[str, Sequence[Observation]]) -> float:
+    """The share of stored copies, every kind alike, that come halfway to the owner's own score."""
+    if column.exact:
+        return 0.0
+    found = [[bool((p >= column.halfway).any()) for p in _paths(column, some)] for some in copies.values() if some]
+    return float(np.mean([np.mean(kind) for kind in found])) if found else 0.0
 
 
 def _looks(fp: Fingerprint, lost: frozenset[str], reads: bool) -> tuple[tuple[int, ...], list[tuple[str, ...]]]:
