@@ -88,11 +88,13 @@ def _decimals(answers: Answers) -> int | None:
 
 
 def outputs(answers: Answers, reading: Reading) -> Array:
-    """What is compared (n, classes): logits, logarithms of scores (as good as logits), or rounded scores.
+    """What is compared (n, classes): logits, logarithms of scores, or rounded scores.
+
+    Logarithms of all scores are taken from their mean: they are then as good as logits, which scores fix up to a shift.
 
     >>> shown = Answers.from_scores(np.array([[0.25, 0.75]]))
     >>> outputs(shown, Reading("scores", decimals=1)).tolist(), outputs(shown, Reading("scores")).round(2).tolist()
-    ([[0.25, 0.75]], [[-1.39, -0.29]])
+    ([[0.25, 0.75]], [[-0.55, 0.55]])
     """
     if reading.column == "logits" or (reading.column == "labels" and answers.logits is not None):
         assert answers.logits is not None
@@ -100,7 +102,10 @@ def outputs(answers: Answers, reading: Reading) -> Array:
     if answers.scores is None:
         raise UsageError("expected an owner's model that gives scores, got labels only: no tolerance can be measured")
     scores = np.asarray(answers.scores, dtype=float)
-    return scores if reading.decimals is not None else np.asarray(np.log(np.maximum(scores, SMALLEST)))
+    if reading.decimals is not None:
+        return scores
+    found = np.asarray(np.log(np.maximum(scores, SMALLEST)))
+    return found if reading.most else found - found.mean(axis=1, keepdims=True)
 
 
 def tolerances(own: Answers, benign: Iterable[Answers], reading: Reading) -> Array:

@@ -1,17 +1,17 @@
 """Sensitive samples: a few inputs whose outputs move with every weight."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
 from minutia.core.access import Access
-from minutia.core.answers import Observation
+from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
-from minutia.core.integrity import FARTHEST, SAFETY, ULPS, Gauge, Reading, outputs, reading_of
+from minutia.core.integrity import FARTHEST, Gauge, Reading, outputs, reading_of, tolerances
 from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model, WeightModel
@@ -21,6 +21,8 @@ MOST = 10
 """Probes that are enough, and cheap enough to ask before every deployment."""
 NATURAL = 500
 """Inputs of the owner's that say how far a change moves what users will ask."""
+BENIGN = 12
+"""Benign runs that say, while probes are chosen, how far rounding moves an output."""
 HALVINGS = 14
 ENOUGH = 0.1
 """A probe that moves this share as far as the natural input that moves farthest has half the worth of any."""
@@ -78,10 +80,10 @@ class SensitiveSamples(Method):
         assert isinstance(model, WeightModel)
         first, second = (_drawn(material, self.pool, rng) for _ in range(2))
         points = on_boundary(model, material, first, second[rng.permutation(len(second))])
-        noise = _relative_noise(model, material, points)
+        here, there = (Felt.by(model, material, some) for some in (points, _natural(material)))
         changed = chain(material.derived, (_one_weight(model, rng) for _ in range(self.twins)))
-        chosen = cover(_worth(model, material, changed, points), self.probes)
-        probes = [self.nearer(model, points[i], noise, material, rng) for i in chosen]
+        chosen = cover(_worth(model, changed, here, there), self.probes)
+        probes = [self.nearer(model, points[i], here.noise[i], material, rng) for i in chosen]
         return Enrolment(numbered(np.array(probes), {"channel": "array"}), {})
 
     def score(self, fp: Fingerprint, observation: Observation) -> float:
@@ -162,18 +164,51 @@ def _one_weight(model: WeightModel, rng: np.random.Generator) -> Model:
     return model.rebuilt({name: changed})
 
 
-def _worth(model: Model, material: Material, changed: Iterable[Model], points: Array) -> Array:
-    """How far every change (row) moves every point (column), beside the natural input that it moves farthest.
+@dataclass(frozen=True, eq=False)
+class Felt:
+    """Points (n, *shape) with the owner's outputs there and their tolerances, both (n, classes)."""
+
+    points: Array
+    outputs: Array
+    tolerance: Array
+
+    @classmethod
+    def by(cls, model: Model, material: Material, points: Array) -> "Felt":
+        """Ask the owner's model, and a few of its benign runs, which say how far rounding moves each output."""
+        asked = numbered(points, {})
+        own = model.ask(asked)
+        reading = _reading(own)
+        benign = (run.ask(asked) for run in material.controls.get("benign", ())[:BENIGN])
+        return cls(points, outputs(own, reading), tolerances(own, benign, reading))
+
+    @property
+    def noise(self) -> Array:
+        """The largest tolerance of each point (n,), as a share of its largest output."""
+        return np.asarray(self.tolerance.max(axis=1) / np.maximum(np.abs(self.outputs).max(axis=1), 1e-12))
+
+    def moved(self, changed: Model) -> Array:
+        """How far a change moves each point (n,), in tolerances."""
+        apart = np.abs(_values(changed, self.points) - self.outputs) / self.tolerance
+        return np.asarray(np.nan_to_num(apart, nan=0.0, posinf=0.0).max(axis=1))
+
+
+def _natural(material: Material) -> Array:
+    """Inputs of the owner's, evenly spread over all of them."""
+    return material.inputs[:: -(-len(material.inputs) // NATURAL)]
+
+
+def _worth(model: Model, changed: Iterable[Model], here: Felt, there: Felt) -> Array:
+    """How far every change (row) moves every point (column) here, beside the input there that it moves farthest.
 
     A change that moves no natural input is measured by the point that it moves farthest; one that moves nothing is
     left out, and if none is left, ModelError.
     """
-    natural, found = material.inputs[:: -(-len(material.inputs) // NATURAL)], []
+    found = []
     for twin in changed:
-        here, there = _moves(model, twin, points), _moves(model, twin, natural)
-        farthest = there.max() or here.max()
+        moved = here.moved(twin)
+        farthest = there.moved(twin).max() or moved.max()
         if farthest > 0:
-            found.append(here / farthest)
+            found.append(moved / farthest)
     if not found:
         raise ModelError(f"expected changes of weights to move the outputs of {model.spec}, got none that does")
     return np.array(found)
@@ -200,27 +235,17 @@ def cover(worth: Array, count: int) -> list[int]:
     return chosen
 
 
-def _moves(model: Model, changed: Model, points: Array) -> Array:
-    """How far a change moves the outputs of each point (n,), relative to the size of its largest output."""
-    before, after = _values(model, points), _values(changed, points)
-    moved = np.nan_to_num(np.abs(after - before), nan=0.0, posinf=0.0).max(axis=1)
-    return np.asarray(moved / np.maximum(np.abs(before).max(axis=1), 1e-12))
-
-
 def _values(model: Model, points: Array) -> Array:
     answers = model.ask(numbered(points, {}))
-    return outputs(answers, Reading("scores" if answers.logits is None else "logits"))
+    return outputs(answers, _reading(answers))
+
+
+def _reading(answers: Answers) -> Reading:
+    return Reading("scores" if answers.logits is None else "logits")
 
 
 def _labels(model: Model, points: Array) -> Array:
     return model.ask(numbered(points.astype(np.float32), {})).labels
-
-
-def _relative_noise(model: Model, material: Material, points: Array) -> float:
-    """A tolerance as a share of a point's largest output: what benign runs differ by, and at least float32 rounding."""
-    runs: Sequence[Model] = material.controls.get("benign", ())[:8]
-    seen = [float(_moves(model, run, points[:64]).max()) for run in runs]
-    return max(SAFETY * max(seen, default=0.0), ULPS * float(np.finfo(np.float32).eps))
 
 
 def _excess(model: Model, points: Array, noise: float) -> Array:
