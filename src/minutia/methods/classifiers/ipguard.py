@@ -1,7 +1,5 @@
 """IPGuard: points just across the owner's decision boundary."""
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +9,13 @@ from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.method import Enrolment
-from minutia.core.model import GradientModel, Model, WeightModel
+from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
+from minutia.methods.classifiers.boundary import agreed_labels, in_turns, noisy_twins
 from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, confidence, matched
 
 BATCH = 128
 """Rows optimised at a time: enough to amortise the overhead, few enough to stay in the processor's cache."""
-GOOD = 0.6
-"""Probes with this share of the best one's evidence are as good as any: turns over facets count more."""
 LEAVE_AT = 0.8
 """Rows that reached loss 0 leave the batch when only this share of it is still going."""
 
@@ -69,7 +66,7 @@ class IPGuard(MatchRate):
         rows = rng.choice(len(material.inputs), wanted, replace=wanted > len(material.inputs))
         crafted, reached = self.craft(model, material.inputs[rows], material, rng)
         points = np.unique(material.stored(crafted[reached]), axis=0)
-        labels = _agreed_labels(model, points) if len(points) else np.empty(0, dtype=int)
+        labels = agreed_labels(model, points)
         points, labels = points[labels >= 0], labels[labels >= 0]
         if len(points) < self.probes:
             raise ModelError(
@@ -79,7 +76,7 @@ class IPGuard(MatchRate):
         probes = numbered(points, {})
         innocents = confidence(material.unrelated, probes, labels)
         # Copies are unsure of every probe, so only their labels tell; of innocents, how sure they are tells more.
-        kept = matched(material.derived or _noisy_twins(model, rng), probes, labels)
+        kept = matched(material.derived or noisy_twins(model, rng), probes, labels)
         facets = np.argsort(model.linearise(points)[0], axis=1)[:, :-3:-1]
         order = self._order(bits_per_probe(kept, innocents), innocents, facets, rng)
         return Enrolment(numbered(points[order], {"channel": "array"}), {})
@@ -96,31 +93,8 @@ class IPGuard(MatchRate):
         return descend(model, starts, first, goal, gap, (low, high), self.rate * (high - low), self.steps)
 
     def _order(self, bits: Array, innocents: Array, facets: Array, rng: np.random.Generator) -> Array:
-        """Most informative first, facets taking turns; what innocents match too often only if nothing else is left.
-
-        Probes on one facet are matched or missed together, so evidence counts double only across facets: each look
-        should see as many as it can. ``facets`` (n, 2) are the owner's label and runner-up of each probe.
-        """
-        rate = innocents.mean(axis=0) if len(innocents) else np.zeros(len(bits))
-        tier = 2 * (rate > self.innocent) + (bits < GOOD * bits.max())
-        best = np.lexsort((rng.random(len(bits)), -bits, tier))
-        on_facet = _turns(best, list(zip(tier, facets[:, 0], facets[:, 1], strict=True)))
-        by_facet = best[np.lexsort((on_facet[best], tier[best]))]
-        on_label = _turns(by_facet, list(zip(tier, facets[:, 0], strict=True)))
-        return best[np.lexsort((on_label[best], tier[best]))][: self.probes]
-
-
-def _turns(order: Array, groups: Sequence[Hashable]) -> Array:
-    """How many of its own group come before each item in this order.
-
-    >>> _turns(np.array([2, 0, 1]), ["a", "b", "a"]).tolist()
-    [1, 0, 0]
-    """
-    turns, seen = np.zeros(len(order), dtype=int), Counter[Hashable]()
-    for item in order:
-        turns[item] = seen[groups[item]]
-        seen[groups[item]] += 1
-    return turns
+        """Most informative first; ``facets`` (n, 2) are the owner's label and runner-up of each probe."""
+        return in_turns(bits, innocents, facets, self.probes, self.innocent, rng)
 
 
 def descend(
@@ -225,22 +199,3 @@ def _margins(logits: Array) -> Array:
     """Distance between the two largest logits (n,)."""
     top = np.partition(logits, -2, axis=1)[:, -2:]
     return top[:, 1] - top[:, 0]
-
-
-def _agreed_labels(model: Model, points: Array) -> Array:
-    """The owner's labels, -1 where they depend on the batch they are asked in."""
-    together = model.ask(numbered(points, {})).labels
-    apart = np.concatenate([model.ask(numbered(part, {})).labels for part in np.array_split(points, 7) if len(part)])
-    return np.where(together == apart, together, -1)
-
-
-def _noisy_twins(model: Model, rng: np.random.Generator, count: int = 8, strength: float = 0.1) -> list[Model]:
-    """Copies of the owner's weights with noise, to estimate which answers a copy keeps; none without weights."""
-    if not isinstance(model, WeightModel):
-        return []
-    weights = dict(model.tensors())
-    twins: list[Model] = []
-    for _ in range(count):
-        noise = {n: rng.normal(0, strength * float(w.std()), w.shape) for n, w in weights.items()}
-        twins.append(model.rebuilt({n: (w + noise[n]).astype(w.dtype) for n, w in weights.items()}))
-    return twins
