@@ -14,7 +14,7 @@ from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.model import Model, ModelCard
 from minutia.core.probe import numbered
-from minutia.core.units import Norm, Units, layered, permuted, rescaled
+from minutia.core.units import Units, folded, layered, permuted, rescaled
 
 CHECKED = 64
 """On how many of the thief's inputs the copy is compared with the victim."""
@@ -131,29 +131,6 @@ class FoldNorms(_Laundering):
         for norm in norms:
             weights |= folded(weights, norm)
         return weights
-
-
-def folded(weights: Weights, norm: Norm) -> Weights:
-    """The tensors that change when a norm is folded: scale * (w x + b - mean) / deviation + shift becomes w' x + b'.
-
-    >>> names = Norm("scale", "shift", "mean", "variance", into="w", bias="b", epsilon=0.0)
-    >>> before = {"w": [[3.0]], "b": [5.0], "scale": [2.0], "shift": [1.0], "mean": [1.0], "variance": [4.0]}
-    >>> after = folded({name: np.array(value) for name, value in before.items()}, names)
-    >>> [(name, after[name].tolist()) for name in ("w", "b", "shift")]
-    [('w', [[3.0]]), ('b', [5.0]), ('shift', [0.0])]
-    """
-    scale, shift, mean, variance = (
-        weights[name].astype(np.float64) for name in (norm.scale, norm.shift, norm.mean, norm.variance)
-    )
-    layer = weights[norm.into]
-    gain = scale / np.sqrt(variance + norm.epsilon)
-    rest = shift - mean * gain
-    changed = {norm.into: layer * gain.reshape(-1, *(1,) * (layer.ndim - 1))}
-    if norm.bias:
-        changed[norm.bias], rest = weights[norm.bias] * gain + rest, np.zeros_like(rest)
-    still = {norm.scale: np.ones_like(gain), norm.mean: np.zeros_like(gain)}
-    changed |= {**still, norm.shift: rest, norm.variance: np.full_like(gain, 1 - norm.epsilon)}
-    return {name: value.astype(weights[name].dtype) for name, value in changed.items()}
 
 
 def largest_change(model: Model, copy: Model, inputs: Array) -> float:

@@ -148,6 +148,29 @@ def without(weights: Mapping[str, Array], group: Units, gone: Array) -> dict[str
     return changed
 
 
+def folded(weights: Mapping[str, Array], norm: Norm) -> dict[str, Array]:
+    """The tensors that change when a norm is folded: scale * (w x + b - mean) / deviation + shift becomes w' x + b'.
+
+    >>> names = Norm("scale", "shift", "mean", "variance", into="w", bias="b", epsilon=0.0)
+    >>> before = {"w": [[3.0]], "b": [5.0], "scale": [2.0], "shift": [1.0], "mean": [1.0], "variance": [4.0]}
+    >>> after = folded({name: np.array(value) for name, value in before.items()}, names)
+    >>> [(name, after[name].tolist()) for name in ("w", "b", "shift")]
+    [('w', [[3.0]]), ('b', [5.0]), ('shift', [0.0])]
+    """
+    scale, shift, mean, variance = (
+        weights[name].astype(np.float64) for name in (norm.scale, norm.shift, norm.mean, norm.variance)
+    )
+    layer = weights[norm.into]
+    gain = scale / np.sqrt(variance + norm.epsilon)
+    rest = shift - mean * gain
+    changed = {norm.into: layer * gain.reshape(-1, *(1,) * (layer.ndim - 1))}
+    if norm.bias:
+        changed[norm.bias], rest = weights[norm.bias] * gain + rest, np.zeros_like(rest)
+    still = {norm.scale: np.ones_like(gain), norm.mean: np.zeros_like(gain)}
+    changed |= {**still, norm.shift: rest, norm.variance: np.full_like(gain, 1 - norm.epsilon)}
+    return {name: value.astype(weights[name].dtype) for name, value in changed.items()}
+
+
 def incoming(weights: Mapping[str, Array], slots: Iterable[Slot]) -> Array:
     """Sum of the absolute weights (count,) over the slots that are no vectors.
 

@@ -1,18 +1,21 @@
 """Structural tests on small networks: who is found, who is not, and what H0 promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minutia import catalog
-from minutia.core.errors import UsageError
+from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Null
 from minutia.core.material import Material
-from minutia.core.units import layered, permuted, rescaled
+from minutia.core.units import folded, incoming, layered, permuted, rescaled, without
+from minutia.methods.weights.links import Links
+from minutia.methods.weights.routes import Matching
 from minutia.models.metered import Metered
 from minutia.models.toy import ToyClassifier
-from minutia.stats.nulls import fixed_points_p
 from minutia.storage.files import load_fingerprint, save_fingerprint
 
 SIZES = (16, 24, 20, 5)
@@ -63,8 +66,8 @@ def verdict(enrolled, suspect):
 
 def test_the_owners_own_weights_match_without_any_other_model(enrolled, owner):
     found = verdict(enrolled, owner)
-    assert (found.outcome, found.asked, found.score) == ("match", 0, 44.0)
-    assert found.p_value < 1e-12 and found.p_floor <= found.p_value
+    assert (found.outcome, found.asked, found.score) == ("match", 0, 12.0)
+    assert found.p_value == found.p_floor == 1e-12  # nothing is claimed beyond
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -108,25 +111,28 @@ def test_dead_units_in_equal_places_are_no_evidence():
 def test_the_matching_counts_the_same_in_every_order(seed):
     method, owner = catalog.method("unit_matching"), ToyClassifier.fresh(SIZES, seed=1)
     fp = method.extract(owner, INPUTS, threats=())
-    one, other = (method.asked(m, fp.probes) for m in (owner, shuffled(owner, seed)))
-    assert method.score(fp, one) == method.score(fp, other) == 44.0
-
-
-def test_the_order_test_errs_as_rarely_as_it_says():
-    """H0: only the suspect's order is drawn anew, 1,000 times."""
-    method, owner = catalog.method("unit_order"), ToyClassifier.fresh((16, 24, 5), seed=1)
-    fp = method.extract(owner, INPUTS, threats=())
-    stranger = noisy(owner, 3)
-    ps = np.array(
-        [fixed_points_p(int(method.score(fp, method.asked(shuffled(stranger, i), fp.probes)))) for i in range(1000)]
+    mine, other = (
+        Links.from_arrays(method.read(m), method.name) for m in (owner, stretched(shuffled(owner, seed), seed))
     )
+    assert Matching.of(mine, other).agreement() == (44, 44)
+    assert method.score(fp, method.asked(shuffled(owner, seed), fp.probes)) == 12.0
+
+
+@pytest.mark.parametrize("sizes", [(16, 12, 10, 5), (16, 9, 7, 5)], ids=["equal widths", "narrower"])
+def test_the_order_test_errs_as_rarely_as_it_says(sizes):
+    """H0: only the suspect's order is drawn anew, 1,000 times; what it learnt stays, however like the owner's."""
+    method, owner = catalog.method("unit_order"), ToyClassifier.fresh((16, 12, 10, 5), seed=1)
+    fp = method.extract(owner, INPUTS, threats=())
+    suspect = noisy(owner, 3) if sizes == (16, 12, 10, 5) else ToyClassifier.fresh(sizes, seed=4)
+    scores = [method.score(fp, method.asked(shuffled(suspect, i), fp.probes)) for i in range(1000)]
+    ps = np.array([method.exact(fp, np.array([score]), np.array([0])).p for score in scores])
     for level in (0.1, 0.05, 0.01):
         assert (ps <= level).mean() <= level + 3 * np.sqrt(level * (1 - level) / len(ps))
-    assert (ps <= 0.2).any()  # the draws reach the region that is bounded
+    assert (ps <= 0.3).any()  # the draws reach the region that is bounded
 
 
 def test_other_widths_and_depths_are_no_crash(enrolled):
-    for sizes in ((16, 30, 20, 5), (16, 24, 5), (16, 8, 8, 8, 5)):
+    for sizes in ((16, 30, 20, 5), (16, 24, 5), (16, 8, 8, 8, 5), (17, 24, 20, 5), (16, 24, 20, 7)):
         found = verdict(enrolled, ToyClassifier.fresh(sizes, seed=5))
         assert found.outcome == "inconclusive" and found.p_value > 0.01
 
@@ -145,3 +151,141 @@ def test_weights_are_read_through_the_meter_and_hidden_by_it(enrolled, owner):
     assert verdict(enrolled, Metered(owner)).outcome == "match"
     with pytest.raises(UsageError, match="features, weights"):
         verdict(enrolled, Metered(owner, only=Access.LABELS))
+
+
+def removed(model, share):
+    """The smallest units of every group zeroed, as a structured pruning leaves them."""
+    weights = dict(model.tensors())
+
+    def zeroed(changed, group):
+        sizes = incoming(weights, group.writes)
+        return without(changed, group, np.argsort(sizes)[: int(share * group.count)])
+
+    return changed(model, zeroed)
+
+
+def narrowed(model, share):
+    """Really narrower: the units are gone from the tensors, and the others have moved up."""
+    weights = dict(model.tensors())
+    for group in layered(model, "a test")[1]:
+        stay = np.sort(np.argsort(incoming(weights, group.writes))[int(share * group.count) :])
+        weights = permuted(weights, group, stay)
+    return ToyClassifier(weights)
+
+
+@pytest.mark.parametrize("change", [removed, narrowed])
+def test_a_network_without_some_of_its_units_is_found(enrolled, owner, change):
+    assert verdict(enrolled, change(owner, 0.4)).outcome == "match"
+    assert verdict(enrolled, change(ToyClassifier.fresh(SIZES, seed=9), 0.4)).outcome == "inconclusive"
+
+
+def test_narrow_and_shuffled_units_are_matched(owner):
+    method = catalog.method("unit_matching")
+    fp = method.extract(owner, INPUTS, threats=())
+    assert verdict((method, fp), stretched(shuffled(narrowed(owner, 0.4), 1), 1)).outcome == "match"
+
+
+def test_a_new_output_layer_is_no_way_out(enrolled, owner):
+    weights, other = dict(owner.tensors()), dict(ToyClassifier.fresh(SIZES, seed=8).tensors())
+    found = verdict(enrolled, owner.rebuilt({**weights, "w2": other["w2"], "b2": other["b2"]}))
+    assert found.outcome == "match" and found.p_value < 1e-9
+
+
+def test_an_output_layer_in_common_is_no_evidence(enrolled, owner):
+    weights, other = dict(ToyClassifier.fresh(SIZES, seed=8).tensors()), dict(owner.tensors())
+    suspect = owner.rebuilt({**weights, "w2": other["w2"], "b2": other["b2"]})
+    assert verdict(enrolled, suspect).outcome == "inconclusive"
+
+
+def test_the_share_of_one_copied_layer_is_not_enough(owner):
+    """The first layer alone is the owner's: units keep their order, but what reads them is another's."""
+    weights = dict(ToyClassifier.fresh(SIZES, seed=8).tensors())
+    suspect = owner.rebuilt({**weights, "w0": dict(owner.tensors())["w0"]})
+    found = {name: catalog.method(name) for name in METHODS}
+    fps = {name: method.extract(owner, INPUTS, threats=()) for name, method in found.items()}
+    assert verdict((found["unit_order"], fps["unit_order"]), suspect).outcome == "match"
+    assert verdict((found["unit_matching"], fps["unit_matching"]), suspect).outcome == "inconclusive"
+
+
+def test_one_hidden_layer_has_no_two_routes():
+    single = ToyClassifier.fresh((16, 24, 5), seed=1)
+    assert catalog.method("unit_order").extract(single, INPUTS, threats=()).owner == single.card
+    with pytest.raises(UsageError, match="two or more hidden layers"):
+        catalog.method("unit_matching").extract(single, INPUTS, threats=())
+
+
+def test_weights_that_are_no_numbers_are_refused(enrolled, owner):
+    with pytest.raises(ModelError, match="NaN or infinity in w1"):
+        verdict(enrolled, owner.rebuilt({"w1": np.full((24, 20), np.nan, np.float32)}))
+
+
+def test_units_that_are_all_dead_are_no_crash(enrolled, owner):
+    blank = owner.rebuilt({n: np.zeros_like(w) for n, w in owner.tensors()})
+    assert verdict(enrolled, blank).p_value == 1.0
+
+
+def test_scores_do_not_depend_on_the_order_of_judging(enrolled, owner):
+    method, fp = enrolled
+    seen = [method.asked(m, fp.probes) for m in (owner, noisy(owner, 1), ToyClassifier.fresh(SIZES, seed=3))]
+    assert [method.score(fp, o) for o in seen] == [method.score(fp, o) for o in seen[::-1]][::-1]
+
+
+# --- networks of other kinds
+
+
+def drawn(module, seed):
+    """Every tensor drawn anew, batch norms included, so that folding has something to fold."""
+    torch = pytest.importorskip("torch")
+    made = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if tensor.dtype.is_floating_point:
+            value = torch.randn(tensor.shape, generator=made)
+            tensor.copy_(value.abs() + 0.5 if "var" in name else value)
+    return module
+
+
+NETWORKS = {
+    "convolutions": lambda n: n.cnn(),
+    "batch norms": lambda n: n.cnn(n.nn.BatchNorm2d, bias=False),
+    "residual": lambda n: n.resnet(),
+    "norms first": lambda n: n.norms_first(),
+    "tanh": lambda n: n.mlp(n.nn.Tanh),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_units_are_found_again_in_networks_of_many_kinds(kind):
+    networks = pytest.importorskip("tests.networks")
+    from minutia.models.torch import TorchModel
+
+    owner, stranger = (TorchModel(drawn(NETWORKS[kind](networks), seed)) for seed in (0, 1))
+    material = Material(networks.IMAGES, np.zeros(len(networks.IMAGES), int))
+    laundered = shuffled(stretched(owner, 1) if kind != "tanh" else flipped(owner), 2)
+    for name, found in (("unit_order", owner), ("unit_matching", laundered)):
+        method = catalog.method(name)
+        fp = method.extract(owner, material, threats=())
+        assert verdict((method, fp), found).outcome == "match"
+        assert verdict((method, fp), stranger).outcome == "inconclusive"
+
+
+def flipped(model):
+    """Every other unit with its sign changed, before and after an odd activation."""
+    weights = dict(model.tensors())
+    for group in layered(model, "a test")[1]:
+        signs = np.where(np.arange(group.count) % 2, -1.0, 1.0)
+        slots = [replace(slot, scales=True) for slot in (*group.writes, *group.reads)]
+        both = replace(group, writes=tuple(slots), reads=())
+        weights = rescaled(weights, both, signs)
+    return model.rebuilt(weights)
+
+
+def test_folding_a_norm_changes_no_units():
+    networks = pytest.importorskip("tests.networks")
+    from minutia.models.torch import TorchModel
+
+    owner = TorchModel(drawn(NETWORKS["batch norms"](networks), 0))
+    weights = dict(owner.tensors())
+    for norm in (n for group in owner.units() for n in group.norms):
+        weights |= folded(weights, norm)
+    mine, theirs = (catalog.method("unit_order").read(m) for m in (owner, owner.rebuilt(weights)))
+    assert all(np.allclose(mine[name], theirs[name], atol=2e-3) for name in mine)

@@ -1,248 +1,161 @@
-"""Hidden-unit matching: whether the hidden units of two networks are the same, in one order or in another."""
+"""Hidden-unit matching: whether the hidden units of two networks are the same, in the same order or in another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from minutia.core.access import Access
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
-from minutia.core.errors import ModelError
+from minutia.core.errors import UsageError
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model
-from minutia.core.probe import ProbeSet
-from minutia.core.units import Norm, Slot, Units, layered
-from minutia.stats.matching import balanced, cosines, matched
-from minutia.stats.nulls import Significance, fixed_points_p
+from minutia.core.probe import numbered
+from minutia.core.units import layered
+from minutia.methods.weights.links import Links
+from minutia.methods.weights.routes import Matching
+from minutia.stats.matching import order_p, share_p
+from minutia.stats.nulls import Significance
 
-SHUFFLE = 20251
-"""Seed of the shuffles that break ties between equal units; the same for everybody, so scores are pure."""
+LEAST = 1e-12
+"""No p-value is printed below this: nobody's assumptions hold any further."""
+ALLOWANCE = 0.5
+"""Share of units that may agree in independent networks, for they learn partly the same features."""
+MEASURED = 0.01
+"""Upper 95 % bound on the rate of p <= 0.01 among independent suspects: none of 381 for each of three owners."""
+DRAW = 1904
+"""Seed of the random orders that rank correlations are compared with."""
 
 
 @dataclass(frozen=True)
-class _Structural(Method, ABC):
-    """What both tests share: they read weights, ask nothing, and count units."""
+class _ByUnits(Method, ABC):
+    """What both tests share: they read weights, ask nothing, and compare hidden units."""
 
     source = "Zhu, Ahmed, Kuditipudi, Liang, ICML 2025, arXiv 2502.12292"
     owner_needs = Access.WEIGHTS | Access.FEATURES
     suspect_needs = Access.WEIGHTS | Access.FEATURES
     reads = Access.WEIGHTS | Access.FEATURES
     is_exact = True
-    serves = frozenset({"image", "tabular", "text"})
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Keep the owner's weights by unit; there is nothing to ask."""
-        layered(model, self.name)
-        probes = ProbeSet((), np.empty((0, *material.inputs.shape[1:]), np.float32), {"channel": "weights"})
+        probes = numbered(np.empty((0, *material.inputs.shape[1:]), np.float32), {"channel": "weights"})
         return Enrolment(probes, self.read(model))
 
     def read(self, model: Model) -> dict[str, Array]:
-        """Each group of hidden units: what makes them and what reads them, (count, units before or after, rest)."""
-        found, groups = layered(model, self.name)
-        weights = _folded(dict(found.tensors()), groups)
-        arrays: dict[str, Array] = {}
-        for place, group in enumerate(groups):
-            made = next((s for s in group.writes if weights[s.tensor].ndim > 1), None)
-            used = next((s for s in group.reads if weights[s.tensor].ndim > 1), None)
-            if made is None or used is None:
-                continue
-            before, axis = _other(groups, made, reads=True)
-            after, beyond = _other(groups, used, reads=False)
-            parts = {
-                "in": _by_unit(weights, made, axis),
-                "out": _by_unit(weights, used, beyond),
-                "before": np.array([-1 if before is None else before]),
-                "after": np.array([-1 if after is None else after]),
-            }
-            arrays |= {f"{self.name}.{place}.{name}": part for name, part in parts.items()}
-        if not arrays:
-            raise ModelError(
-                f"expected hidden layers that can be compared in {model.spec}, got none: use another method"
-            )
-        return arrays
+        """The weights by hidden unit, batch norms folded in."""
+        return Links.of(*layered(model, self.name)).arrays(self.name)
 
     def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """How many units agree; NaN where the suspect's weights are not open."""
-        mine, theirs = _groups(fp.arrays, self.name), _groups(observation.arrays, self.name)
-        return float(self.agreeing(mine, theirs)) if theirs else float("nan")
+        """Minus the decimal logarithm of the p-value, at most 12; NaN where the suspect's weights are not open."""
+        mine, theirs = (Links.from_arrays(a, self.name) for a in (fp.arrays, observation.arrays))
+        if mine is None or theirs is None:
+            return float("nan")
+        return float(-np.log10(max(LEAST, self.p_value(Matching.of(mine, theirs)))))
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """The same at every look: weights are read once."""
         return np.full(len(prefixes), self.score(fp, observation))
 
+    def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance | None:
+        """The p-value, with the least that the owner's units can give."""
+        floor = _floor(self, fp)
+        return self.significance(max(floor, min(1.0, float(10.0 ** -path[-1]))), floor)
+
     @abstractmethod
-    def agreeing(self, mine: Sequence[Mapping[str, Array]], theirs: Sequence[Mapping[str, Array]]) -> int:
-        """How many units of all groups agree."""
+    def p_value(self, matching: Matching) -> float:
+        """What a matching of the owner's units with a suspect's is worth."""
+
+    @abstractmethod
+    def significance(self, p: float, floor: float) -> Significance:
+        """The p-value with its kind."""
+
+
+@lru_cache(maxsize=16)
+def _floor(method: _ByUnits, fp: Fingerprint) -> float:
+    """What the owner's own units are worth."""
+    mine = Links.from_arrays(fp.arrays, method.name)
+    assert mine is not None
+    return max(LEAST, method.p_value(Matching.of(mine, mine)))
 
 
 @dataclass(frozen=True)
-class UnitOrder(_Structural):
-    """The order test: each hidden unit is matched to the most similar one; K of them stand in their old place.
+class UnitOrder(_ByUnits):
+    """The order test: every hidden unit is matched to the most similar one, and many stand in each other's place.
 
     H0: the suspect started from a random initialisation of its own, drawn unit by unit, and its training treats hidden
-    units alike. Then the order of its units is random given everything else, and P(K >= k) <= G^k / k! over G groups of
-    any widths: exact, without other models. Units are compared by their incoming weights, scaled to length 1, with
-    batch norms folded in; a narrower suspect leaves units unmatched. Shared seeds and public ancestors break H0;
-    shuffled units evade the test (``unit_matching`` does not mind them).
+    units alike. Then the order of its units is random given everything else: in G groups, K or more units keep their
+    place with a probability of at most G^K / K!, exactly and without other models. Units are compared by their incoming
+    weights, with batch norms folded in and inputs in the order found for the groups before; the output layer, whose
+    order is that of the classes, is left out. Where widths differ, the ranks of partners' places are compared instead.
 
-    Source: Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv 2502.12292; they
-    print asymptotic p-values, the bound is ours.
+    Fails with a shared seed or a public ancestor, and for layers in which places matter by construction. Evaded by
+    shuffling units; ``unit_matching`` does not mind.
+
+    Source: Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv 2502.12292. Other
+    than there, p-values are exact: the asymptotic ones of a rank correlation are 0 for eight units in order.
 
     >>> UnitOrder().key
     'unit_order()@1'
     """
 
     name = "unit_order"
-    h0 = "the suspect was trained from a random initialisation of its own, by a training that treats hidden units alike"
+    h0 = "the suspect started from a random initialisation of its own, and its training treats hidden units alike"
 
-    def agreeing(self, mine: Sequence[Mapping[str, Array]], theirs: Sequence[Mapping[str, Array]]) -> int:
-        """Units that are matched to the one in their own place."""
-        rng, total = np.random.default_rng(SHUFFLE), 0
-        for one, other in zip(mine, theirs, strict=False):
-            first, second = (g["in"].reshape(len(g["in"]), -1) for g in (one, other))
-            if first.shape[1] == second.shape[1]:
-                found = matched(cosines(first, second), rng)
-                alive = np.linalg.norm(first, axis=1) > 0
-                total += int(np.sum((found == np.arange(len(found))) & alive))
-        return total
+    def p_value(self, matching: Matching) -> float:
+        """Of the places in which partners stand."""
+        return order_p(matching.orders(), np.random.default_rng(DRAW))
 
-    def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance:
-        """G^k / k!, the chance that k or more units stay in place."""
-        groups = _groups(fp.arrays, self.name)
-        most = sum(len(g["in"]) for g in groups)
-        floor = fixed_points_p(most, len(groups))
-        return Significance(max(floor, fixed_points_p(int(path[-1]), len(groups))), floor, "exact")
+    def significance(self, p: float, floor: float) -> Significance:
+        """Exact: the order is drawn by the suspect's own initialisation."""
+        return Significance(p, floor, "exact")
 
 
 @dataclass(frozen=True)
-class UnitMatching(_Structural):
-    """The in/out test: units are matched once by what makes them and once by what reads them; K matchings agree.
+class UnitMatching(_ByUnits):
+    """The in/out test: hidden units are matched twice, by weights that have nothing to do with each other.
 
-    H0: the suspect was trained independently, so that the two matchings have nothing to do with each other. Derived
-    networks agree whatever the order and the positive scales of their units. By incoming weights, groups are matched
-    from the input on, each with its inputs in the order found before; by outgoing weights, by the sorted profile over
-    the units beyond, which has no order, or over the classes. Both are balanced first, so that no scale is left. The
-    p-value is that of random orders, or of ``ALLOWED`` shared units where that is larger: neither is implied by H0, so
-    it is printed as assumed, with a measured bound.
+    H0: the suspect was trained independently, and at most ``ALLOWANCE`` of its units are matched alike by what makes
+    them and by what reads them. A copy's units are matched alike in any order and at any positive scale; where
+    activations are odd or otherwise not homogeneous, of either sign. Batch norms are folded in. The last group is
+    matched by two halves of what makes it, because its readers are the classes, which a thief may train anew and by
+    which independent networks are alike. A network with one hidden layer has no two routes and is refused.
 
-    Source: phi_MATCH of Zhu, Ahmed, Kuditipudi, Liang, ICML 2025, arXiv 2502.12292. The two routes are ours.
+    Independent networks learn partly the same features, so agreement by chance is no null: of 76 units 3 are matched
+    alike by chance, 15 on average and 26 at most between independent networks of one recipe, 70 to 76 in copies. The
+    p-value is the binomial tail at the allowance. It is assumed, not exact: what H0 says is measured on small networks.
+
+    Source: phi_MATCH of Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv
+    2502.12292. Other than there, agreement is held against an allowance and not against random orders, by which
+    independent networks are accused; the routes through other hidden units are ours.
 
     >>> UnitMatching().key
     'unit_matching()@1'
     """
 
     name = "unit_matching"
-    h0 = "the suspect was trained independently: what makes its units and what reads them match mine in unrelated ways"
+    h0 = "the suspect was trained independently, and fewer than half of its hidden units match mine alike by two routes"
 
-    def agreeing(self, mine: Sequence[Mapping[str, Array]], theirs: Sequence[Mapping[str, Array]]) -> int:
-        """Units whose two matchings agree."""
-        rng, forward, total = np.random.default_rng(SHUFFLE), list[Array | None](), 0
-        for one, other in zip(mine, theirs, strict=False):
-            way = _by_incoming(one, other, forward, rng)
-            forward.append(way)
-            back = _by_outgoing(one, other, rng)
-            if way is not None and back is not None:
-                total += int(np.sum((way == back) & (way >= 0) & (np.abs(one["in"]).sum(axis=(1, 2)) > 0)))
-        return total
+    def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
+        """Keep the owner's weights by unit; refuse a network whose hidden units have no two routes."""
+        enrolled = super().enrol(model, material, rng)
+        mine = Links.from_arrays(enrolled.arrays, self.name)
+        if mine is None or not Matching.of(mine, mine).agreement()[1]:
+            raise UsageError(
+                f"expected two or more hidden layers in a row for {self.name}, got fewer in {model.spec}: "
+                "use unit_order, which needs one"
+            )
+        return enrolled
 
-    def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance:
-        """The larger of two tails: of random orders, and of a share ``ALLOWED`` of units that agree anyway."""
-        from scipy.stats import binom
+    def p_value(self, matching: Matching) -> float:
+        """Of the units that are matched alike."""
+        return share_p(*matching.agreement(), ALLOWANCE)
 
-        groups = _groups(fp.arrays, self.name)
-        count, agreeing = sum(len(g["in"]) for g in groups), int(path[-1])
-        p, floor = (
-            max(fixed_points_p(k, len(groups)), float(binom.sf(k - 1, count, ALLOWED))) for k in (agreeing, count)
-        )
-        return Significance(max(p, floor), floor, "assumed", measured_bound=MEASURED)
-
-
-ALLOWED = 0.15
-"""Share of units that may agree in independent networks, whose features are partly the same: 20 % was the most in 502
-pairs of small networks, 7 % the mean."""
-MEASURED = 0.011
-"""Upper 95 % bound on the rate of p <= 0.01 among independent pairs: 0 of 281, on another owner than ``ALLOWED``."""
-
-
-def _groups(arrays: Mapping[str, Array], name: str) -> list[dict[str, Array]]:
-    """The groups that were read, by place."""
-    found: dict[int, dict[str, Array]] = {}
-    for key, array in arrays.items():
-        if key.startswith(f"{name}."):
-            place, part = key.removeprefix(f"{name}.").split(".")
-            found.setdefault(int(place), {})[part] = array
-    return [found[place] for place in sorted(found)]
-
-
-def _by_incoming(
-    one: Mapping[str, Array], other: Mapping[str, Array], forward: Sequence[Array | None], rng: np.random.Generator
-) -> Array | None:
-    """Match by what makes the units, their inputs put into the order found for the group before."""
-    first, second, before = one["in"], other["in"], int(one["before"][0])
-    if before >= 0:
-        order = forward[before] if before < len(forward) else None
-        if order is None:
-            return None
-        known = order >= 0
-        first, second = first[:, known], second[:, order[known]]
-    if first.shape[1:] != second.shape[1:]:
-        return None
-    rows = [balanced(x).reshape(len(x), -1) for x in (first, second)]
-    return matched(cosines(*rows), rng)
-
-
-def _by_outgoing(one: Mapping[str, Array], other: Mapping[str, Array], rng: np.random.Generator) -> Array | None:
-    """Match by what reads the units: over classes as they are, over hidden units by the sorted profile."""
-    tables = [balanced(x["out"]) for x in (one, other)]
-    if int(one["after"][0]) >= 0:
-        tables = [np.sort(x, axis=1) for x in tables]
-        tables = [_quantiles(x) for x in tables]
-    if tables[0].shape[1:] != tables[1].shape[1:]:
-        return None
-    return matched(cosines(*(x.reshape(len(x), -1) - x.reshape(len(x), -1).mean(axis=0) for x in tables)), rng)
-
-
-def _quantiles(table: Array, points: int = 32) -> Array:
-    """Sorted profiles (a, b, c) at so many quantiles, so that networks of other widths can be compared."""
-    at = np.linspace(0, table.shape[1] - 1, points)
-    low = np.floor(at).astype(int)
-    high, share = np.minimum(low + 1, table.shape[1] - 1), (at - low)[None, :, None]
-    return np.asarray(table[:, low] * (1 - share) + table[:, high] * share)
-
-
-def _by_unit(weights: Mapping[str, Array], slot: Slot, axis: int | None) -> Array:
-    """A tensor with one row per unit: (count, units of the other group or everything, rest), float32."""
-    array = np.moveaxis(weights[slot.tensor], slot.axis, 0)
-    count = array.shape[0] // slot.repeat
-    if slot.repeat > 1:  # a flattened image is read: the positions of each channel follow one another
-        array = np.moveaxis(array.reshape(count, slot.repeat, *array.shape[1:]), 1, -1)
-    if axis is None:
-        return array.reshape(count, -1, 1).astype(np.float32)
-    place = axis if axis > slot.axis else axis + 1
-    return np.moveaxis(array, place, 1).reshape(count, array.shape[place], -1).astype(np.float32)
-
-
-def _other(groups: Sequence[Units], slot: Slot, *, reads: bool) -> tuple[int | None, int | None]:
-    """The group on the other side of a tensor, and the axis along which its units lie; none: inputs or classes."""
-    for place, group in enumerate(groups):
-        for other in group.reads if reads else group.writes:
-            if other.tensor == slot.tensor and other.axis != slot.axis and other.repeat == 1:
-                return place, other.axis
-    return (None, 0) if not reads and slot.axis else (None, None)
-
-
-def _folded(weights: dict[str, Array], groups: Sequence[Units]) -> dict[str, Array]:
-    """Batch norms folded into the weights before them: gamma / sqrt(variance + epsilon) per unit."""
-    for norm in {n.into: n for group in groups for n in group.norms}.values():
-        weights[norm.into] = _scaled(weights, norm)
-    return weights
-
-
-def _scaled(weights: Mapping[str, Array], norm: Norm) -> Array:
-    factors = weights[norm.scale] / np.sqrt(weights[norm.variance] + norm.epsilon)
-    before = weights[norm.into]
-    return np.asarray(before * factors.reshape(-1, *(1,) * (before.ndim - 1)))
+    def significance(self, p: float, floor: float) -> Significance:
+        """Assumed, with the bound that was measured."""
+        return Significance(p, floor, "assumed", measured_bound=MEASURED)
