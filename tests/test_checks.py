@@ -517,7 +517,7 @@ BROKEN_MODELS = {
     "batches_do_not_matter": Wrapped(ask=_normalised),
     "an_empty_batch_is_no_crash": Wrapped(ask=_crashes_when_empty),
     "access_is_truthful: more": Wrapped(access=TOY.access | Access.TEXT),
-    "access_is_truthful: less": Wrapped(access=TOY.access & ~Access.SCORES),
+    "access_is_truthful: less": Wrapped(access=TOY.access & ~(Access.SCORES | Access.TOP_K)),
     "access_is_truthful: unable": Wrapped(linearise=None, access=TOY.access),
     "the_card_names_the_model": Wrapped(card=ModelCard("me", "me", parents=("me",))),
     "gradients_are_derivatives: sign": Wrapped(linearise=_wrong_gradient),
