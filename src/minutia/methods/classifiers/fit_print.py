@@ -198,8 +198,8 @@ def lead_slope(logits: Array, label: Array, into: Array, gap: Array) -> Array:
     lead = logits[rows, label] - logits[rows, best]
     sign = np.where(into, np.where(lead < gap, 1.0, 0.0), np.where(lead > -gap, -1.0, 0.0))
     slope = np.zeros_like(logits)
-    slope[rows, label] = -sign
-    slope[rows, best] = sign
+    slope[rows, label] -= sign
+    slope[rows, best] += sign
     return slope
 
 

@@ -27,6 +27,8 @@ from minutia.methods.classifiers.relations import (
 
 BLUR = 0.02
 """Distances between correlations below this are no evidence, however alike the models at hand are."""
+TURNED = 8
+"""Innocent models whose answers are put in another order, to stand for models of another task."""
 FURTHEST = 0.5
 """The distance (1 - cos)/2 of two outputs that share no class."""
 
@@ -39,8 +41,8 @@ class SampleCorrelation(Relation):
     one model, so that classes may be renamed, merged or replaced. This is the variant SAC-m: CutMix inputs, each with
     a box of ``side`` (in units of the input's own) from another input. From labels alone, outputs are one-hot. A pair
     of which one answer was refused counts as far off as it could be. Of ``oversample`` times as many inputs as wanted
-    those are kept, one by one, that best part innocent models from copies, by scores and by labels alike; with fewer
-    than 4 unrelated models, inputs stay as they are drawn.
+    those are kept, one by one, that best part innocent models from copies, by scores and by labels alike, and likewise
+    answers that have nothing to do with the inputs. With fewer than 4 unrelated models inputs stay as they are drawn.
 
     Source: Guan, Liang, He, "Are You Stealing My Model? Sample Correlation for Fingerprinting Deep Neural Networks",
     NeurIPS 2022, arXiv 2210.15427. They use boxes of 0.2 at one place per batch, choose no inputs for SAC-m, and smooth
@@ -79,9 +81,11 @@ class SampleCorrelation(Relation):
         innocents, copies, fitted = parted(material)
         order = np.arange(self.probes)
         if innocents:
-            own, seen = shown_twice([model], points)[0], shown_twice([*innocents, *copies], points)
-            sides = [_Distances.of(own[view], [told[view] for told in seen]) for view in (0, 1)]
-            order = chosen(sides, len(innocents), recipes(innocents), self.probes)
+            own, far = shown_twice([model], points)[0], shown_twice(innocents, points)
+            near, odd = shown_twice(copies, points), strangers(far, rng)
+            sides = [_Distances.of(own[view], [told[view] for told in (*far, *odd, *near)]) for view in (0, 1)]
+            groups = [*recipes(innocents), len(far) + np.arange(len(odd) - 1), np.array([len(far) + len(odd) - 1])]
+            order = chosen(sides, len(far) + len(odd), groups, self.probes)
         return Enrolment(numbered(points[order], {"channel": "array"}), {}, fitted)
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
@@ -102,8 +106,8 @@ def cut_mixed(inputs: Array, count: int, side: float, rng: np.random.Generator) 
 
     Source: Yun, Han, Oh, Chun, Choe, Yoo, "CutMix", ICCV 2019, arXiv 1905.04899.
 
-    >>> cut_mixed(np.array([[0.0] * 4, [1.0] * 4]), 20, 0.5, np.random.default_rng(0)).sum(axis=1).max()
-    4.0
+    >>> sorted(set(cut_mixed(np.array([[0] * 4, [1] * 4]), 40, 0.5, np.random.default_rng(0)).sum(axis=1).tolist()))
+    [0, 2, 4]
     """
     made = inputs[rng.integers(0, len(inputs), count)].copy()
     pasted = inputs[rng.integers(0, len(inputs), count)]
@@ -115,6 +119,19 @@ def cut_mixed(inputs: Array, count: int, side: float, rng: np.random.Generator) 
         at = np.arange(whole).reshape([-1 if a == axis else 1 for a in range(inputs.ndim)])
         inside = inside & (at >= start) & (at < start + size)
     return np.where(inside, pasted, made)
+
+
+def strangers(innocents: Sequence[tuple[Answers, Answers]], rng: np.random.Generator) -> list[tuple[Answers, Answers]]:
+    """Answers that say nothing of the inputs: those of innocents in another order, and last one class for all.
+
+    Models of another task answer so. Without them the first inputs chosen may all be of one class to the owner, and
+    then the first model that knows only one class resembles him.
+    """
+    count = len(innocents[0][0])
+    orders = [rng.permutation(count) for _ in innocents[:TURNED]]
+    turned = [(told.take(o), labels.take(o)) for (told, labels), o in zip(innocents, orders, strict=False)]
+    same = Answers.from_labels(np.zeros(count, dtype=int))
+    return [*turned, (same, same)]
 
 
 def correlations(outputs: Array) -> Array:
