@@ -126,7 +126,8 @@ def extract(
     ``surrogates`` copies of every way of copying instead, some of them with the architecture ``student``, where one is
     given. ``attack_data`` is what they are trained on: by default the owner's own data.
     """
-    require(method.name, method.owner_needs, model.spec, model.access)
+    able = () if method.owner_needs in model.access else catalog.methods_for(model.access)
+    require(method.name, method.owner_needs, model.spec, model.access, instead=able)
     store = derived or unrelated
     made: list[Entry] = []
     if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:

@@ -6,9 +6,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from minutia.core.access import Access
 from minutia.core.attack import Attack, Chain, Claim
 from minutia.core.errors import ModelError, UnknownNameError, UsageError
 from minutia.core.keys import did_you_mean, split_chain, split_key
+from minutia.core.mark import Mark
 from minutia.core.method import Method
 from minutia.core.model import Model
 from minutia.core.portfolio import Portfolio
@@ -64,6 +66,20 @@ def _method(key: str) -> Method:
     name = split_key(key).name
     cls: type[Method] = load("methods", name)
     return cls.from_key(key)
+
+
+def methods_for(access: Access) -> list[str]:
+    """Names of the methods for the question whose model it is that can enrol an owner's model with this access.
+
+    >>> "boundary_search" in methods_for(Access.LABELS), "ipguard" in methods_for(Access.LABELS)
+    (True, False)
+    """
+    found: dict[str, type[Method]] = {name: load("methods", name) for name in names("methods")}
+    return [
+        name
+        for name, cls in found.items()
+        if cls.question == "origin" and cls.owner_needs in access and not issubclass(cls, Mark)
+    ]
 
 
 def attack(key: str) -> Attack:

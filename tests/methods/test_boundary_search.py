@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minutia import catalog
+from minutia import api, catalog
 from minutia.checks import check_method, toy_bench
 from minutia.core.access import Access
 from minutia.core.answers import Answers
@@ -29,6 +29,7 @@ from minutia.methods.classifiers.boundary_search import (
     normals,
 )
 from minutia.models.callable import CallableModel
+from minutia.storage.data import Dataset
 
 SMALL = BoundarySearch(probes=20, budget=20_000, oversample=6)
 
@@ -189,6 +190,17 @@ def test_an_onnx_file_can_be_enrolled(bench, tmp_path):
     null = Null("unrelated", tuple(SMALL.asked(m, fp.probes) for m in bench.innocents))
     verdict = SMALL.verify(fp, bench.owner, null, alpha=0.1)
     assert verdict.outcome == "match" and verdict.score >= 0.95
+
+
+def test_an_owner_without_gradients_is_told_which_methods_are_left(bench):
+    """Whoever enrols by the api is told by name; methods that need more are not among them."""
+    owner = box(lambda x: bench.owner.ask(numbered(x, {})).labels)
+    material = bench.material
+    data = Dataset("toy", material.inputs, material.labels, *material.held_out, (0.0, 1.0), 256)
+    with pytest.raises(UsageError, match=r"use .*boundary_search.*natural_errors.*, which need no more") as refused:
+        api.extract(owner, data, catalog.method("trajectories"))
+    told = str(refused.value).partition(": use ")[2]
+    assert not any(name in told for name in ("ipguard", "stretched", "sensitive_samples", "trigger_set"))
 
 
 def _exported(onnx, model):

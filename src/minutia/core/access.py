@@ -1,5 +1,6 @@
 """What a model exposes: a set of capabilities, not a ladder."""
 
+from collections.abc import Sequence
 from enum import Flag, auto
 
 from minutia.core.errors import UsageError
@@ -36,10 +37,11 @@ def names(access: Access) -> tuple[str, ...]:
     return tuple(str(flag.name).lower().replace("_", "-") for flag in Access if flag in access)
 
 
-def require(what: str, needs: Access, spec: str, given: Access) -> None:
-    """Refuse a model that does not give what a plug-in needs."""
+def require(what: str, needs: Access, spec: str, given: Access, *, instead: Sequence[str] = ()) -> None:
+    """Refuse a model that does not give what a plug-in needs; ``instead`` are names of those that need no more."""
     if needs not in given:
+        remedy = f"use {', '.join(instead)}, which need no more" if instead else "'minutia methods' lists what each needs"
         raise UsageError(
             f"expected a model that gives {', '.join(names(needs))} for {what}, got {spec} with "
-            f"{', '.join(names(given)) or 'nothing'}: 'minutia methods' lists what each needs"
+            f"{', '.join(names(given)) or 'nothing'}: {remedy}"
         )
