@@ -143,8 +143,6 @@ def _sniffed(path: Path) -> str:
             raise ModelError(f"expected a model file that can be read, got {error.strerror}: {path}") from error
     if path.suffix == ".toml":
         return "http"
-    if path.suffix == ".toml":
-        return "http"
     if head.lstrip().startswith(b"{"):
         return "replay"
     if len(head) > 9 and head[8:9] == b"{":

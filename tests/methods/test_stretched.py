@@ -67,7 +67,7 @@ def answers(*entries, grid=5):
 
 
 @pytest.mark.parametrize(
-    ("copies", "innocents", "tolerance", "wanted"),
+    ("copies", "innocents", "tolerated", "wanted"),
     [
         ((0, 1, 2), (3, 4, 4), 0.0, (2, 3)),
         ((0, 1, 2), (3, 4, 4), 0.4, (1, 4)),  # two of three copies are enough, one of three innocents is tolerated
@@ -77,22 +77,23 @@ def answers(*entries, grid=5):
         ((1,) * 10, (0, 0) + (5,) * 8, 0.1, (1, 0)),  # two of ten are more than a tenth
     ],
 )
-def test_the_interval_is_bounded_by_copies_below_and_by_innocents_above(copies, innocents, tolerance, wanted):
-    low, high = interval(answers(*copies), answers(*innocents), tolerance)
+def test_the_interval_is_bounded_by_copies_below_and_by_innocents_above(copies, innocents, tolerated, wanted):
+    low, high = interval(answers(*copies), answers(*innocents), 1 - tolerated, 1 - tolerated)
     assert (int(low[0]), int(high[0])) == wanted
 
 
 @given(
     st.lists(st.integers(0, 6), min_size=1, max_size=9),
     st.lists(st.integers(0, 6), min_size=1, max_size=9),
-    st.floats(0, 0.49),
+    st.floats(0.1, 1),
+    st.floats(0.1, 1),
 )
-def test_inside_the_interval_both_shares_hold(copies, innocents, tolerance):
+def test_inside_the_interval_both_shares_hold(copies, innocents, robust, unique):
     a, b = answers(*copies, grid=6), answers(*innocents, grid=6)
-    low, high = interval(a, b, tolerance)
+    low, high = interval(a, b, robust, unique)
     for place in range(int(low[0]), min(int(high[0]), 6)):
-        assert a[:, 0, place].mean() >= 1 - tolerance - 1e-6
-        assert b[:, 0, place].mean() <= tolerance + 1e-6
+        assert a[:, 0, place].mean() >= robust - 1e-6
+        assert b[:, 0, place].mean() <= 1 - unique + 1e-6
 
 
 def test_factors_lie_inside_and_rows_without_room_are_dropped():
@@ -215,7 +216,8 @@ def test_no_room_between_the_pools_is_one_sentence(bench):
         {"grid": 1},
         {"furthest": 1.0},
         {"furthest": float("nan")},
-        {"tolerance": 0.5},
+        {"robust": 0.0},
+        {"unique": 1.5},
         {"flatten": -1.0},
         {"oversample": 0},
     ],

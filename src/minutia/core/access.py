@@ -40,7 +40,9 @@ def names(access: Access) -> tuple[str, ...]:
 def require(what: str, needs: Access, spec: str, given: Access, *, instead: Sequence[str] = ()) -> None:
     """Refuse a model that does not give what a plug-in needs; ``instead`` are names of those that need no more."""
     if needs not in given:
-        remedy = f"use {', '.join(instead)}, which need no more" if instead else "'minutia methods' lists what each needs"
+        remedy = (
+            f"use {', '.join(instead)}, which need no more" if instead else "'minutia methods' lists what each needs"
+        )
         raise UsageError(
             f"expected a model that gives {', '.join(names(needs))} for {what}, got {spec} with "
             f"{', '.join(names(given)) or 'nothing'}: {remedy}"

@@ -35,6 +35,8 @@ RENAMED = "classes renamed by anchors"
 """Note on an observation whose classes were put into the owner's order."""
 LABELS_TO_COMPARE = 50
 """Answers needed before a renaming of classes can be told from luck."""
+WITHOUT_MODELS = ("exact", "assumed")
+"""Kinds of null that need no unrelated models."""
 UNDECIDABLE = frozenset(
     {"null-missing", "null-too-small", "null-unlike-owner", "positive-control-failed", "too-few-answers"}
 )
@@ -145,7 +147,8 @@ def _member(column: Column, row: Array) -> Member:
     asked = len(column.prefixes[len(row) - 1])
     score = None if np.isnan(row[-1]) else round(float(row[-1]), 9)
     if column.exact:
-        return Member(column.fp.method, asked, score, None, column.significance(row).p, "exact")
+        alone = column.significance(row)
+        return Member(column.fp.method, asked, score, None, alone.p, alone.kind)
     highest = column.standardised(row).max()
     if np.isneginf(highest) or not len(column.null):
         return Member(column.fp.method, asked, score, None, None, "none")
@@ -219,7 +222,7 @@ def _calibration_flags(
     floor = significance.floor
     known = {o.subject.id for o in (*null.observations, *fp.reference)}
     raised = {
-        "null-missing": null.m == 0 and bool(stick.ranked) and significance.kind != "exact",
+        "null-missing": null.m == 0 and bool(stick.ranked) and significance.kind not in WITHOUT_MODELS,
         "null-unlike-owner": bool(stick.ranked)
         and null.rung == HARDEST_RUNG
         and unlike_owner(fp.owner, [o.subject for o in null.observations]),
@@ -278,7 +281,7 @@ def _reasons(
         return ["the owner's own model is not recognised, so the fingerprint cannot judge"]
     if "too-few-answers" in flags:
         return ["more than half of the questions were lost in transport"]
-    if outcome == "match" and significance.kind == "exact":
+    if outcome == "match" and significance.kind in WITHOUT_MODELS:
         return [f"a suspect for which H0 holds would show this with probability at most {significance.p:.4g}"]
     if outcome == "match":
         return [
@@ -291,6 +294,6 @@ def _reasons(
             f"the answers are unlike those of unrelated models (p = {significance.p:.4g}), "
             "yet nearer to them than to the owner's own model"
         ]
-    if significance.kind == "exact":
+    if significance.kind in WITHOUT_MODELS:
         return [f"nothing was seen that H0 does not explain (p = {significance.p:.4g} > alpha {alpha:g})"]
     return [f"the answers are not unlike those of unrelated models (p = {significance.p:.4g} > alpha {alpha:g})"]

@@ -83,8 +83,8 @@ def _null(verdict: Verdict) -> str:
     if verdict.question == "integrity":
         runs = plural(verdict.null_size, "benign run")
         return f"{clean(verdict.null_kind)}, {runs} ({clean(verdict.null_source, 300)})"
-    if verdict.null_kind == "exact" and not verdict.null_size:
-        return "exact: it needs no other models"
+    if verdict.null_kind in ("exact", "assumed") and not verdict.null_size:
+        return f"{clean(verdict.null_kind)}: it needs no other models"
     if not verdict.null_size:
         return f"{clean(verdict.null_kind)}: no unrelated model to compare with"
     rung = clean(verdict.null_rung, 80) or "rung not declared"

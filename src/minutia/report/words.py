@@ -147,7 +147,7 @@ def outcome(verdict: Verdict) -> str:
 
 def sentence(verdict: Verdict) -> str:
     """What was found, in one or two sentences that claim no more than the numbers do."""
-    if verdict.question == "origin" and verdict.outcome == "match" and verdict.null_kind != "exact":
+    if verdict.question == "origin" and verdict.outcome == "match" and verdict.null_kind not in ("exact", "assumed"):
         rung = clean(verdict.null_rung, 80) or "not declared"
         return (
             f"An independent model of the rung “{rung}” would look like this "

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minutia import catalog
+from minutia.core.access import Access
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Null
 from minutia.core.material import Material
@@ -146,8 +147,6 @@ def test_it_survives_a_file(enrolled, owner, tmp_path):
 
 
 def test_weights_are_read_through_the_meter_and_hidden_by_it(enrolled, owner):
-    from minutia.core.access import Access
-
     assert verdict(enrolled, Metered(owner)).outcome == "match"
     with pytest.raises(UsageError, match="features, weights"):
         verdict(enrolled, Metered(owner, only=Access.LABELS))
@@ -289,3 +288,29 @@ def test_folding_a_norm_changes_no_units():
         weights |= folded(weights, norm)
     mine, theirs = (catalog.method("unit_order").read(m) for m in (owner, owner.rebuilt(weights)))
     assert all(np.allclose(mine[name], theirs[name], atol=2e-3) for name in mine)
+
+
+# --- several methods together
+
+
+def test_two_structural_tests_together_need_no_other_models_either(owner):
+    both = catalog.method("unit_order+unit_matching")
+    models = [ToyClassifier.fresh(SIZES, seed=seed) for seed in range(20, 28)]
+    fp = both.extract(owner, replace(INPUTS, unrelated=models), threats=())
+    found = both.verify(fp, stretched(shuffled(owner, 1), 1), Null.none())
+    assert (found.outcome, found.asked, found.null_kind) == ("match", 0, "assumed")
+    assert [(m.method.partition("(")[0], m.kind) for m in found.members] == [
+        ("unit_order", "exact"),
+        ("unit_matching", "assumed"),
+    ]
+    assert both.verify(fp, ToyClassifier.fresh(SIZES, seed=30), Null.none()).outcome == "inconclusive"
+
+
+def test_weights_convict_beside_answers_even_without_a_null(owner):
+    both = catalog.method("unit_matching+noise_agreement(probes=20)")
+    models = [ToyClassifier.fresh(SIZES, seed=seed) for seed in range(20, 28)]
+    fp = both.extract(owner, replace(INPUTS, unrelated=models), threats=())
+    found = both.verify(fp, shuffled(noisy(owner, 1), 1), Null.none())
+    assert (found.outcome, found.null_kind, "null-missing" in found.flags) == ("match", "assumed", False)
+    hidden = both.verify(fp, Metered(owner, only=Access.LABELS), Null.none())
+    assert hidden.outcome == "inconclusive" and "null-missing" in hidden.flags

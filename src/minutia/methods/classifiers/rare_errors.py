@@ -30,7 +30,11 @@ BLUR = 0.3
 SHARED = 0.75
 """Weight of what two probes have in common when the next one is chosen."""
 HARD = 0.25
-"""Quantile of the copies whose score counts as 1: nobody is more of a copy than those that are hard to tell."""
+"""Quantile of the copies whose score counts as 1: as much of a copy as those that are hard to tell."""
+USUAL = 0.5
+"""Share of the shadows of one recipe that may answer as the owner does."""
+BEYOND = 0.1
+"""What counts of a score above 1: the owner's own must not make half of the way to it unreachable for his copies."""
 OWN = 0.05
 """Variance that every probe is taken to have at least."""
 LEAST_SPREAD = 0.05
@@ -39,15 +43,15 @@ LEAST_SPREAD = 0.05
 
 @dataclass(frozen=True)
 class RareErrors(Method):
-    """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows do: his errors, and only his.
+    """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows of any recipe do: his own errors.
 
     H0: the suspect was trained without the owner's model. Shadows are innocent models of the same recipe
     (``Material.unrelated``; 60 and more are better). Candidates are natural inputs, mixtures of two, noisy inputs and
     noise (``pool`` chooses: natural, mixed, noise or all). Those are kept that best separate the owner and his copies,
     where there are some, from the shadows. Per probe, the logit of the suspect's probability of the owner's label is
     measured in deviations of the shadows and clipped; of labels alone, it is the log likelihood ratio of a match
-    between copies and shadows. The score is the mean, on a scale where shadows have 0 and copies 1, which is the most.
-    Shadows that chose the probes never set the scale of the looks.
+    between copies and shadows. The score is the mean on a scale where shadows have 0 and copies 1; of what lies above
+    1 a tenth counts. Shadows that chose the probes never set the scale of the looks.
 
     Source: Carlini, Chien, Nasr, Song, Terzis, Tramèr, "Membership Inference Attacks From First Principles", IEEE S&P
     2022, arXiv 2112.03570, whose likelihood ratio against shadows is used here on the owner's errors; errors as probes
@@ -84,20 +88,22 @@ class RareErrors(Method):
         own = answered(model, points)
         points, own = points[own.labels >= 0], own.take(np.flatnonzero(own.labels >= 0))
         shadows = [answered(m, points) for m in fit.unrelated]
-        rare = np.mean([a.labels == own.labels for a in shadows], axis=0) <= 1 - self.unlike + 1e-9
-        points, own = points[rare], own.take(np.flatnonzero(rare))
-        shadows = [a.take(np.flatnonzero(rare)) for a in shadows]
+        groups = recipes(fit.unrelated)
+        shared = [np.mean([shadows[i].labels == own.labels for i in group], axis=0) for group in groups]
+        rare = np.flatnonzero((shared[0] <= 1 - self.unlike + 1e-9) & (np.max(shared, axis=0) <= USUAL))
+        points, own, shadows = points[rare], own.take(rare), [a.take(rare) for a in shadows]
         copies = [own, *(answered(m, points) for m in (*fit.derived, *fit.surrogates))]
-        arrays, kept = self._learnt(own.labels, copies, shadows)
+        arrays, kept = self._learnt(own.labels, copies, shadows, groups)
         fitted = frozenset(m.card.root for m in fit.unrelated)
         return Enrolment(numbered(points[kept], {"channel": "array"}), {n: a[kept] for n, a in arrays.items()}, fitted)
 
     def _learnt(
-        self, own: Array, copies: Sequence[Answers], shadows: Sequence[Answers]
+        self, own: Array, copies: Sequence[Answers], shadows: Sequence[Answers], groups: Sequence[Sequence[int]]
     ) -> tuple[dict[str, Array], Array]:
         """What each rare answer (n,) is worth, and which of them to ask in which order."""
         outer = np.array([logits_of(a, own) for a in shadows])
-        common, usual = (_rate(some, own) for some in (copies, shadows))
+        common = _rate(copies, own)
+        usual = np.max([_rate([shadows[i] for i in group], own) for group in groups], axis=0)
         arrays = {
             "mean": outer.mean(axis=0),
             "spread": outer.std(axis=0) + BLUR,
@@ -131,7 +137,7 @@ class RareErrors(Method):
         kind = "labels" if answers.scores is None else "scores"
         worth = _worth(known, answers, fp.answers.labels[rows])
         running = np.cumsum(worth - known[f"{kind}.base"]) / np.cumsum(known[f"{kind}.gain"])
-        return np.minimum(running, 1.0)[[len(p) - 1 for p in prefixes]]
+        return np.where(running > 1, 1 + BEYOND * (running - 1), running)[[len(p) - 1 for p in prefixes]]
 
     def scale(self, spent: Array, sizes: Array) -> Standardiser:
         """The spent models' deviation at full length, larger at early looks as a mean of fewer answers varies.
@@ -168,6 +174,19 @@ def together(copies: Array, shadows: Array, count: int) -> Array:
         chosen.append(best)
         total, lead, spread = total + rows[:, best], lead + gap[best], after[best]
     return np.array(chosen, dtype=int)
+
+
+def recipes(models: Sequence[Model]) -> list[list[int]]:
+    """All models, and by themselves those of each recipe with four or more: the place of each in ``models``.
+
+    What is rare among all may be usual for another architecture, of which there are few.
+
+    >>> recipes([])
+    [[]]
+    """
+    named = [m.card.recipe for m in models]
+    groups = [[i for i, name in enumerate(named) if name == recipe] for recipe in dict.fromkeys(named)]
+    return [list(range(len(models))), *(group for group in groups if 4 <= len(group) < len(models))]
 
 
 def pooled(material: Material, pool: str, count: int, rng: np.random.Generator) -> Array:
@@ -236,4 +255,4 @@ def _gain(copies: Array, shadows: Array, kept: Array) -> Array:
     """How much more than a shadow a copy (of those that are hard to tell) gets from each probe (n,)."""
     each = copies[:, kept].mean(axis=1) - shadows[:, kept].mean()
     hard = float(np.quantile(each, HARD) / each.mean())
-    return np.asarray((copies.mean(axis=0) - shadows.mean(axis=0)) * max(hard, 0.1))
+    return np.asarray((copies.mean(axis=0) - shadows.mean(axis=0)) * max(hard, 0.5))

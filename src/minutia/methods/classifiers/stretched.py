@@ -52,8 +52,8 @@ class Stretched(GroupRate):
     H0: the suspect was trained without the owner's model. x_adv lies just across the boundary of a random other class,
     seen from the input x0. The larger tau, the more copies give the owner's label, and the more innocent models as
     well. On ``grid`` factors from 1 to ``furthest`` it is measured from where on each model of the fit part of the
-    material follows the owner: tau must reach the (1 - ``tolerance``) quantile over copies (robustness) and stay below
-    the ``tolerance`` quantile over innocent models (uniqueness). Inputs that leave nothing in between are dropped; of
+    material follows the owner: tau must reach the quantile ``robust`` over copies and stay below the quantile
+    1 - ``unique`` over innocent models. Inputs that leave nothing in between are dropped; of
     what is left the factor that separates the pools best is taken. The other part of the material screens and orders.
 
     With ``composite`` k > 1 a fingerprint is a group of k points of one input, each towards another class, and with
@@ -65,7 +65,7 @@ class Stretched(GroupRate):
     here it is measured; Geng, Yang, Chen, Luo, "IrisFP", CVPR 2026, arXiv 2603.24996: ``composite=4,flatten=1``.
 
     >>> Stretched(probes=50).key
-    'stretched(composite=1,flatten=0.0,furthest=3.0,grid=12,oversample=12,probes=50,tolerance=0.2)@1'
+    'stretched(composite=1,flatten=0.0,furthest=3.0,grid=12,oversample=12,probes=50,robust=0.6,unique=0.9)@1'
     """
 
     name = "stretched"
@@ -79,7 +79,8 @@ class Stretched(GroupRate):
     flatten: float = 0.0
     furthest: float = 3.0
     grid: int = 12
-    tolerance: float = 0.2
+    robust: float = 0.6
+    unique: float = 0.9
     oversample: int = 12
 
     def __post_init__(self) -> None:
@@ -87,8 +88,10 @@ class Stretched(GroupRate):
             raise UsageError(
                 f"expected probes for {LEAST} groups or more, composite and oversample >= 1 and grid >= 2, got {self}"
             )
-        if not 1 < self.furthest < np.inf or not 0 <= self.tolerance < 0.5 or not 0 <= self.flatten < np.inf:
-            raise UsageError(f"expected furthest > 1, tolerance in [0, 0.5) and flatten >= 0, got {self}")
+        if not 1 < self.furthest < np.inf or not 0 <= self.flatten < np.inf:
+            raise UsageError(f"expected furthest > 1 and flatten >= 0, got {self}")
+        if not 0 < self.robust <= 1 or not 0 < self.unique <= 1:
+            raise UsageError(f"expected robust and unique in (0, 1], got {self}")
 
     @property
     def size(self) -> int:
@@ -112,7 +115,7 @@ class Stretched(GroupRate):
         if len(groups) < LEAST:
             raise ModelError(
                 f"expected {LEAST} or more inputs that leave room between copies and innocent models, got "
-                f"{len(groups)}: give more data, a larger tolerance or a larger oversample"
+                f"{len(groups)}: give more data, a smaller share robust or a larger oversample"
             )
         rows = (groups[:, None] * self.size + np.arange(self.size)).ravel()
         at = rows, chosen[rows]
@@ -124,7 +127,7 @@ class Stretched(GroupRate):
         ]
         facets = np.stack([labels, first[rows]], axis=1)[:: self.size]
         count = min(self.probes // self.size, len(groups))
-        order = in_turns(bits_per_probe(*seen), seen[1], facets, count, self.tolerance, rng)
+        order = in_turns(bits_per_probe(*seen), seen[1], facets, count, 1 - self.unique, rng)
         rows = (order[:, None] * self.size + np.arange(self.size)).ravel()
         arrays = {GROUP: np.repeat(np.arange(count), self.size), THRESHOLD: thresholds[order] / self.size}
         fitted = frozenset(m.card.root for m in fit.unrelated)
@@ -169,7 +172,7 @@ class Stretched(GroupRate):
 
     def factors(self, reach: Reach) -> tuple[Array, Array]:
         """The factor of each row as its place on the grid (n,), and whether robustness and uniqueness leave room."""
-        low, high = interval(reach.copies, reach.innocents, self.tolerance)
+        low, high = interval(reach.copies, reach.innocents, self.robust, self.unique)
         places = np.arange(self.grid)
         inside = (places >= low[:, None]) & (places < high[:, None]) & (reach.labels >= 0)
         apart = reach.copies.mean(axis=0) - reach.innocents.mean(axis=0)
@@ -182,18 +185,18 @@ class Stretched(GroupRate):
         return match.reshape(len(match), -1, self.size).sum(axis=2)
 
 
-def interval(copies: Array, innocents: Array, tolerance: float) -> tuple[Array, Array]:
+def interval(copies: Array, innocents: Array, robust: float, unique: float) -> tuple[Array, Array]:
     """The first place (n,) on the grid that is robust, and the first that is no longer unique.
 
-    Robust: a share 1 - ``tolerance`` of ``copies`` (a, n, t) has followed by then. Unique: no more than the share
-    ``tolerance`` of ``innocents`` (b, n, t) has.
+    Robust: a share ``robust`` of ``copies`` (a, n, t) has followed by then. Unique: a share ``unique`` of ``innocents``
+    (b, n, t) has not.
 
     >>> one, other = np.array([[[False, True, True]]]), np.array([[[False, False, True]]])
-    >>> [int(place[0]) for place in interval(one, other, 0.1)]
+    >>> [int(place[0]) for place in interval(one, other, 0.9, 0.9)]
     [1, 2]
     """
-    most = int(np.ceil(round((1 - tolerance) * len(copies), 9))) - 1
-    few = min(int(round(tolerance * len(innocents), 9)), len(innocents) - 1)
+    most = int(np.ceil(round(robust * len(copies), 9))) - 1
+    few = min(int(round((1 - unique) * len(innocents), 9)), len(innocents) - 1)
     return np.sort(_entry(copies), axis=0)[most], np.sort(_entry(innocents), axis=0)[few]
 
 
