@@ -382,6 +382,30 @@ def test_a_member_whose_score_is_noise_costs_no_conviction(broken):
     assert [chosen.verify(fp, m, of, alpha=ALPHA).outcome for m in copies] == ["match"] * 4
 
 
+SEEN: dict[str, set[str]] = {}
+
+
+@dataclass(frozen=True)
+class Looking(Noise):
+    """Notes which models it is given."""
+
+    name = "looking"
+
+    def enrol(self, model, material, rng):
+        SEEN.update({r: {m.card.id for m in getattr(material, r)} for r in ("unrelated", "derived", "surrogates")})
+        return super().enrol(model, material, rng)
+
+
+def test_members_never_see_the_models_that_screen():
+    """What no member could fit on is what sets the scale and the turns."""
+    bench = learning_bench()
+    fit, screen = bench.material.parted()
+    Portfolio((Looking(), Noise())).extract(bench.owner, bench.material, seed=1)
+    for role, seen in SEEN.items():
+        assert seen == {m.card.id for m in getattr(fit, role)}
+        assert not seen & {m.card.id for m in getattr(screen, role)}
+
+
 def test_innocent_models_are_not_convicted_by_any_order_of_who_is_the_suspect():
     chosen, fp, _ = enrolled()
     seen = [chosen.observe(fp, m) for m in learning_bench().innocents]
