@@ -12,6 +12,7 @@ from minutia.core.access import Access
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Null
 from minutia.core.material import Material
+from minutia.core.model import Plan
 from minutia.core.units import folded, incoming, layered, permuted, rescaled, without
 from minutia.methods.weights.links import Links
 from minutia.methods.weights.routes import Matching
@@ -314,3 +315,38 @@ def test_weights_convict_beside_answers_even_without_a_null(owner):
     assert (found.outcome, found.null_kind, "null-missing" in found.flags) == ("match", "assumed", False)
     hidden = both.verify(fp, Metered(owner, only=Access.LABELS), Null.none())
     assert hidden.outcome == "inconclusive" and "null-missing" in hidden.flags
+
+
+# --- trained networks
+
+
+@pytest.mark.slow
+def test_independent_trainings_are_left_alone_and_copies_are_found():
+    """Twelve trainings of one recipe, every pair; copies of one of them by every attack that keeps weights."""
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from minutia.storage.data import load_dataset
+    from minutia.study.zoo import thief
+
+    data, blank = (
+        load_dataset("sklearn:digits?rows=0:900"),
+        catalog.model("torch:minutia.study.architectures:digits_cnn"),
+    )
+    plan = Plan(12, learning_rate=4e-3, reset="everything")
+    models = [blank.trained(data.inputs, data.labels, plan, seed) for seed in range(12)]
+    laundering = "permute_units+rescale_units"
+    keeping = ("fine_tune_all", "retrain_last", "retrain_all", "prune(fraction=0.6)+fine_tune_all", "quantise/int4")
+    keeping += ("noise", "adversarial_training", "prune_channels(fraction=0.4)")
+    stolen = [
+        catalog.attack(f"{key}{also}").apply(models[0], thief("sklearn:digits?rows=900:1400"), np.random.default_rng(1))
+        for key in keeping
+        for also in ("", f"+{laundering}")
+    ]
+    for name in METHODS:
+        method = catalog.method(name)
+        fps = [method.extract(m, replace(INPUTS, inputs=data.inputs, labels=data.labels), threats=()) for m in models]
+        ps = [verdict((method, fp), m).p_value for fp in fps for m in models if m.card.id != fp.owner.id]
+        assert np.mean(np.array(ps) <= 0.05) <= 0.05 and min(ps) > (1e-4 if name == "unit_order" else 0.5)
+        found = [verdict((method, fps[0]), copy).outcome for copy in stolen]
+        assert found[::2] == ["match"] * len(keeping)
+        assert found[1::2] == (["match"] if name == "unit_matching" else ["inconclusive"]) * len(keeping)

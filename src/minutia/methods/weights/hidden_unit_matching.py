@@ -128,8 +128,8 @@ class UnitMatching(_ByUnits):
 
     Independent networks learn partly the same features, so agreement by chance is no null: of the 76 units of a small
     convolutional network 3 are matched alike by chance, 13 on average and 31 at most in 6,000 pairs of independent
-    networks of one recipe, 74 or more in copies. The p-value is the binomial tail at the allowance. It is assumed, not
-    exact: how much independent networks agree was measured on small ones.
+    networks of one recipe, and all but one at least in copies. The p-value is the binomial tail at the allowance. It is
+    assumed, not exact: how much independent networks agree was measured on small ones.
 
     Source: phi_MATCH of Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv
     2502.12292. Other than there, agreement is held against an allowance and not against random orders, by which
