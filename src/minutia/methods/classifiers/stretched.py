@@ -53,8 +53,10 @@ class Stretched(GroupRate):
     seen from the input x0. The larger tau, the more copies give the owner's label, and the more innocent models as
     well. On ``grid`` factors from 1 to ``furthest`` it is measured from where on each model of the fit part of the
     material follows the owner: tau must reach the quantile ``robust`` over copies and stay below the quantile
-    1 - ``unique`` over innocent models. Inputs that leave nothing in between are dropped; of
-    what is left the factor that separates the pools best is taken. The other part of the material screens and orders.
+    1 - ``unique`` over innocent models. Inputs that leave nothing in between are dropped, so there may be fewer than
+    ``probes``; of what is left the factor that separates the pools best is taken. The other part of the material
+    screens and orders. ``robust`` is one half because copies that learnt from answers are among the pool: they follow
+    late or never, and if nearly all had to, hardly an input would be left.
 
     With ``composite`` k > 1 a fingerprint is a group of k points of one input, each towards another class, and with
     ``flatten`` x_adv lies near the meeting point of all boundaries: it maximises the margin of its class minus
@@ -65,7 +67,7 @@ class Stretched(GroupRate):
     here it is measured; Geng, Yang, Chen, Luo, "IrisFP", CVPR 2026, arXiv 2603.24996: ``composite=4,flatten=1``.
 
     >>> Stretched(probes=50).key
-    'stretched(composite=1,flatten=0.0,furthest=3.0,grid=12,oversample=12,probes=50,robust=0.6,unique=0.9)@1'
+    'stretched(composite=1,flatten=0.0,furthest=3.0,grid=12,oversample=12,probes=50,robust=0.5,unique=0.9)@1'
     """
 
     name = "stretched"
@@ -79,7 +81,7 @@ class Stretched(GroupRate):
     flatten: float = 0.0
     furthest: float = 3.0
     grid: int = 12
-    robust: float = 0.6
+    robust: float = 0.5
     unique: float = 0.9
     oversample: int = 12
 
