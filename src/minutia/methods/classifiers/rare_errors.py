@@ -43,15 +43,16 @@ LEAST_SPREAD = 0.05
 
 @dataclass(frozen=True)
 class RareErrors(Method):
-    """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows of any recipe do: his own errors.
+    """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows do: his errors, and only his.
 
     H0: the suspect was trained without the owner's model. Shadows are innocent models of the same recipe
     (``Material.unrelated``; 60 and more are better). Candidates are natural inputs, mixtures of two, noisy inputs and
-    noise (``pool`` chooses: natural, mixed, noise or all). Those are kept that best separate the owner and his copies,
-    where there are some, from the shadows. Per probe, the logit of the suspect's probability of the owner's label is
-    measured in deviations of the shadows and clipped; of labels alone, it is the log likelihood ratio of a match
-    between copies and shadows. The score is the mean on a scale where shadows have 0 and copies 1; of what lies above
-    1 a tenth counts. Shadows that chose the probes never set the scale of the looks.
+    noise (``pool`` chooses: natural, mixed, noise or all). What is usual for one recipe of shadows is not rare. Those
+    are kept that together best separate the owner and his copies, where there are some, from the shadows. Per probe,
+    the logit of the suspect's probability of the owner's label is measured in deviations of the shadows and clipped;
+    of labels alone, it is the log likelihood ratio of a match between copies and shadows. The score is the mean on a
+    scale where shadows have 0 and copies 1; of what lies above 1 a tenth counts. Shadows that chose the probes never
+    set the scale of the looks.
 
     Source: Carlini, Chien, Nasr, Song, Terzis, Tramèr, "Membership Inference Attacks From First Principles", IEEE S&P
     2022, arXiv 2112.03570, whose likelihood ratio against shadows is used here on the owner's errors; errors as probes
