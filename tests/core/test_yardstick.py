@@ -296,7 +296,6 @@ def test_a_null_too_small_for_the_rank_part_says_how_many_are_needed():
     assert chosen.judge(fp, matching(fp, "s", N), enough, alpha=0.01).outcome == "match"
 
 
-@pytest.mark.xfail(strict=True, reason="powers measure the owner at 1/(m+1), where a portfolio's floor is 1/(.9 (m+1))")
 def test_the_owner_is_measured_at_the_level_that_the_null_of_a_portfolio_allows():
     chosen, fp = portfolio(*EXACT, spent=SPENT, parts=(range(21), range(21, 24)))
     of = null(fp, [hits(i % 3, 0) for i in range(99)])
@@ -378,7 +377,6 @@ def test_closed_weights_are_left_out_for_everybody(weighed):
     assert shut.outcome == "match" and [c.method for c in alone.columns] == [Share(11)]
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="whether weights are open is asked of the suspect alone")
 def test_a_null_model_behind_an_api_closes_the_weights_for_everybody(weighed):
     chosen, fp, of = weighed
     mixed = replace(of, observations=(*of.observations[:-1], read_off(fp, "api", None)))

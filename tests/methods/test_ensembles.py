@@ -103,7 +103,8 @@ def test_models_without_gradients_stay_behind():
         def ask(self, probes):
             return LINEAR.ask(probes)
 
-    assert differentiable([Box(), LINEAR, Box()]) == [LINEAR]
+    other = ToyClassifier.fresh((3, 2), seed=1)  # two classes instead of three
+    assert differentiable([Box(), LINEAR, other, Box()], LINEAR, np.zeros((1, 3), np.float32)) == [LINEAR]
 
 
 def test_every_way_of_copying_is_a_group():
@@ -175,7 +176,7 @@ def test_what_is_pulled_back_is_the_derivative(seed):
 def test_the_bench_has_what_learning_needs():
     """The other files here rest on it: gradients everywhere, and none of the innocents among the spent."""
     bench = learning_bench()
-    assert len(differentiable(bench.material.unrelated)) == 40
+    assert len(differentiable(bench.material.unrelated, bench.owner, bench.material.inputs)) == 40
     assert not {m.card.root for m in bench.innocents} & {m.card.root for m in bench.material.unrelated}
     assert {m.card.root for m in (*bench.material.derived, *bench.material.surrogates)} == {bench.owner.card.root}
     assert np.mean(bench.owner.ask(numbered(bench.thief.inputs, {})).labels == bench.thief.labels) > 0.6

@@ -141,7 +141,9 @@ class Answers:
             found[rows, self.labels[rows]] = 1.0
             return found
         rows = np.flatnonzero(self.status == Status.OK)
-        told = np.asarray(self.scores[rows, :classes], dtype=float)
+        told = np.zeros((len(rows), classes))  # classes that a model does not know get nothing from it
+        width = min(classes, self.scores.shape[1])
+        told[:, :width] = self.scores[rows, :width]
         unknown = ~np.isfinite(told)
         left = np.clip(1 - np.nansum(told, axis=1), 0, None) / np.maximum(unknown.sum(axis=1), 1)
         found[rows] = np.where(unknown, left[:, None], told)

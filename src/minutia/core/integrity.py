@@ -8,7 +8,7 @@ Rejecting H0 is ``no-match``; ``match`` needs a measured power, because silence 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -195,17 +195,29 @@ class Gauge:
         return {kind: float(np.mean(found)) for kind, found in caught.items()}
 
 
+@lru_cache(maxsize=16)
+def gauge_of(fp: Fingerprint, reading: Reading) -> Gauge:
+    """One gauge for all suspects that show the same: its tolerances take longer than a verdict."""
+    return Gauge(fp, reading)
+
+
+@lru_cache(maxsize=16)
+def measured(gauge: Gauge, rows: tuple[int, ...]) -> tuple[Array, Mapping[str, float]]:
+    """What does not depend on the suspect: how far benign runs go on these rows (m,), and the power per kind."""
+    places = np.array(rows, dtype=int)
+    return np.array([gauge.farthest(run, places) for run in gauge.benign]), gauge.power(places)
+
+
 def judge(method: "Method", fp: Fingerprint, observation: Observation, *, alpha: float) -> Verdict:
     """Decide whether the suspect is unchanged; see ``Method.judge``."""
     _check(method, fp, observation, alpha)
-    gauge = Gauge(fp, reading_of(fp.answers, observation))
+    gauge = gauge_of(fp, reading_of(fp.answers, observation))
     deviations = gauge.deviations(observation)
     rows = np.flatnonzero(np.isfinite(deviations))
     farthest = round(float(np.nanmax(deviations, initial=0.0)), 6)
-    null = np.array([gauge.farthest(run, rows) for run in gauge.benign])
+    null, power = measured(gauge, tuple(rows.tolist()))
     p = rank_p(farthest, np.round(null, 6)).p
     floor = 1 / (1 + len(null))
-    power = gauge.power(rows)
     share = _share(power, fp)
     flags = _flags(gauge, observation, rows, floor, alpha, null, share)
     outcome: Outcome = "inconclusive"
@@ -233,7 +245,7 @@ def judge(method: "Method", fp: Fingerprint, observation: Observation, *, alpha:
         ruled_out=tuple(k for k, v in power.items() if v >= POWER_AT_LEAST) if outcome == "match" else (),
         blind_to=tuple(kind for kind, v in power.items() if v < BLIND_BELOW),
         untested=tuple(kind for kind in fp.threats if kind not in power),
-        power=power,
+        power=dict(power),
         flags=flags,
         reasons=(_reason(outcome, gauge, farthest, null, share, flags, observation),),
         fingerprint=fp.digest,

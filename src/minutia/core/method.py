@@ -13,7 +13,7 @@ from minutia.core import judge as sealed
 from minutia.core.access import Access, require
 from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array
-from minutia.core.errors import AnswerError, BudgetError, ModelError, UsageError
+from minutia.core.errors import AnswerError, BudgetError, ModelError, ProtocolError, UsageError
 from minutia.core.fingerprint import THREATS, Fingerprint, Null, Part
 from minutia.core.keys import configured, key_of, split_key
 from minutia.core.material import Material
@@ -193,7 +193,12 @@ class Method(ABC):
         anchors, own = fp.arrays.get(ANCHORS), fp.arrays.get(ANCHOR_LABELS)
         if anchors is None or own is None or not sealed.relabelled(fp, seen):
             return seen
-        answers = suspect.ask(numbered(anchors, {"channel": "array"})).labels
+        # Names of their own: a transcript is looked up by name, and these are no probes.
+        questions = ProbeSet(tuple(f"anchor{i:03d}" for i in range(len(anchors))), anchors, {"channel": "array"})
+        try:
+            answers = suspect.ask(questions).labels
+        except (AnswerError, BudgetError, ProtocolError):
+            return seen  # nothing is left to ask with: the flag on the verdict says what to do
         named = answers >= 0
         if not named.any():
             return seen

@@ -18,6 +18,8 @@ from minutia.core.probe import numbered
 
 BLOCK = 6
 """Probes of one member that are asked in a row: fewer say nothing by themselves."""
+LEAST_TO_PART = 4
+"""Unrelated models below which none is kept apart: members that learn then say that they need more."""
 PATIENCE = 12
 """Probes after which a member's next block counts half: members take turns, the most telling one first."""
 
@@ -63,8 +65,11 @@ class Portfolio(Method):
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Enrol every member that can be, and put their probes into one order."""
-        fit, screen = material.parted()
-        material = replace(fit, screening=screen)
+        if len({m.card.root for m in material.unrelated}) < LEAST_TO_PART:
+            fit, screen = material, replace(material, unrelated=(), derived=(), surrogates=())
+        else:
+            fit, screen = material.parted()
+            material = replace(fit, screening=screen)
         found, parts = [], list[Part]()
         for method, own in zip(self.methods, rng.spawn(len(self.methods)), strict=True):
             why = _missing(method, model, material)
@@ -86,7 +91,8 @@ class Portfolio(Method):
         arrays = {f"{m}.{n}": a for m, made in enumerate(found) if made is not None for n, a in made.arrays.items()}
         rows = [tuple(i for i, (m, _) in enumerate(order) if m == member) for member in range(len(parts))]
         members = tuple(part._replace(rows=mine) for part, mine in zip(parts, rows, strict=True))
-        return Enrolment(probes, arrays, frozenset(m.card.root for m in fit.unrelated), members)
+        fitted = frozenset(m.card.root for m in fit.unrelated) if screen.unrelated else frozenset[str]()
+        return Enrolment(probes, arrays, fitted, members)
 
     def columns(self, fp: Fingerprint) -> Sequence[tuple[Method, Fingerprint]]:
         """Every enrolled member with its part of the fingerprint."""
@@ -141,7 +147,8 @@ def _value(made: Enrolment | None, screen: Material, model: Model) -> Array:
         for some in ((*screen.derived, *screen.surrogates), screen.unrelated)
     )
     rate = np.mean(copies, axis=0) if copies else np.ones(len(own))
-    return np.asarray(np.maximum(rate - np.mean(innocents, axis=0), 0.0))
+    common = np.mean(innocents, axis=0) if innocents else np.zeros(len(own))
+    return np.asarray(np.maximum(rate - common, 0.0))
 
 
 def _missing(method: Method, model: Model, material: Material) -> str:

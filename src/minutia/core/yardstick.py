@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LEAST_ANSWERS = 6
 """Answers that a member of a portfolio must have at a look: fewer hang on one or two regions of the input space."""
+RANK_SHARE = 0.9
+"""Share of alpha that is left for the rank part beside exact members, see ``combine_rank_exact``."""
 STRETCH = 2.0
 """How much larger the unit of a member is that recognises no copy where the best recognises all."""
 RARE = 5.5
@@ -207,9 +209,10 @@ def yardstick(
     does not show is not looked at in the null either. Kept between calls, because a verdict that looks early asks for
     the same one at every look.
     """
+    known = (*null.observations, *fp.reference, *fp.controls["owner"])
+    read = read and all(o.arrays for o in known)
     parts = [(m, part) for m, part in method.columns(fp) if read or not m.reads]
     looks, usable = _looks(fp, lost, bool(parts) and all(m.reads for m, _ in parts))
-    known = (*null.observations, *fp.reference, *fp.controls["owner"])
     shows = min([shows, *(o.shows for o in known)])
     reference, calibrators, own = (
         [o.showing(shows) for o in some] for some in (fp.reference, null.observations, fp.controls["owner"])
@@ -314,7 +317,8 @@ def _strongest_per_root(seen: Sequence[Observation], paths: Array) -> Array:
 def powers(stick: Yardstick, fp: Fingerprint, alpha: float) -> Mapping[str, float]:
     """Share of the stored copies of each kind that would be convicted; with a null too small, at its smallest level."""
     kinds = sorted(fp.controls, key=lambda kind: (_place(fp.threats, kind), kind))
-    level = max(alpha, 1 / (1 + stick.m)) if stick.ranked and stick.m else alpha
+    share = 1.0 if len(stick.ranked) == len(stick.columns) else RANK_SHARE
+    level = max(alpha, 1 / (share * (1 + stick.m))) if stick.ranked and stick.m else alpha
     return {kind: float(np.mean([stick.convicts(stick.path(o), level) for o in fp.controls[kind]])) for kind in kinds}
 
 

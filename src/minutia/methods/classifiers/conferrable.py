@@ -63,7 +63,8 @@ class Conferrable(MatchRate):
         """Craft on some models, screen on others."""
         assert isinstance(model, GradientModel)
         fit, screen = material.parted()
-        copies, innocents = differentiable([*fit.derived, *fit.surrogates]), differentiable(fit.unrelated)
+        sides = ([*fit.derived, *fit.surrogates], fit.unrelated)
+        copies, innocents = (differentiable(some, model, material.inputs) for some in sides)
         enough(copies, LEAST, "copies with gradients to craft on", "make more of them, 'minutia extract --copies 9'")
         enough(innocents, LEAST, "unrelated models with gradients to craft on", "'minutia null build --spent 80'")
         natural = (

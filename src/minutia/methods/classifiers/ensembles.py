@@ -59,9 +59,10 @@ def answered(model: Model, points: Array) -> Answers:
     return Answers.joined([model.ask(numbered(part, {})) for part in parts])
 
 
-def differentiable(models: Sequence[Model]) -> list[GradientModel]:
-    """Those of the models that give gradients."""
-    return [m for m in models if isinstance(m, GradientModel)]
+def differentiable(models: Sequence[Model], like: GradientModel, inputs: Array) -> list[GradientModel]:
+    """Those of the models that give gradients for the classes of ``like``; ``inputs`` holds one or more to try."""
+    able, classes = [m for m in models if isinstance(m, GradientModel)], like.linearise(inputs[:1])[0].shape[1]
+    return [m for m in able if m.linearise(inputs[:1])[0].shape[1] == classes]
 
 
 def by_recipe(models: Sequence[GradientModel]) -> list[list[GradientModel]]:

@@ -44,7 +44,8 @@ def learn(
     Every kind of copy enters alike. Checkpoints of one training are models like any other here: they help to fit and
     are never counted. At the end the points are stored and the verifier is fitted once more on what is left of them.
     """
-    sides = by_recipe([model, *differentiable(copies)]), by_recipe(differentiable(innocents))
+    able, others = (differentiable(some, model, starts) for some in (copies, innocents))
+    sides = by_recipe([model, *able]), by_recipe(others)
     classes = model.linearise(starts[:1])[0].shape[1]
     verifier = Verifier.fresh(len(starts), classes, hidden, local, rng)
     descent, low, high = Descent(verifier), *material.bounds

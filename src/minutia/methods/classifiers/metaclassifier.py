@@ -144,7 +144,7 @@ class MetaClassifier(Method):
         rng: np.random.Generator,
     ) -> Array:
         """Move starts (n, *shape) until copies keep the owner's label and innocent models give another."""
-        kinds, others = by_recipe(differentiable(copies)), by_recipe(differentiable(innocents))
+        kinds, others = (by_recipe(differentiable(some, model, starts)) for some in (copies, innocents))
         if not kinds or not others or material.content == "text":
             return starts[:0]
         lag = np.ones(len(kinds))

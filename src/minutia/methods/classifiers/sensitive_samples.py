@@ -11,7 +11,7 @@ from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
-from minutia.core.integrity import FARTHEST, Gauge, Reading, outputs, reading_of, tolerances
+from minutia.core.integrity import FARTHEST, Reading, gauge_of, outputs, reading_of, tolerances
 from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model, WeightModel
@@ -88,7 +88,7 @@ class SensitiveSamples(Method):
 
     def score(self, fp: Fingerprint, observation: Observation) -> float:
         """Minus the largest deviation in tolerances, 0 for the owner's own answers; no answer is as far as can be."""
-        found = Gauge(fp, reading_of(fp.answers, observation)).deviations(observation)
+        found = gauge_of(fp, reading_of(fp.answers, observation)).deviations(observation)
         return 0.0 - float(np.nan_to_num(found, nan=FARTHEST).max(initial=0.0))
 
     def nearer(self, model: Model, point: Array, noise: float, material: Material, rng: np.random.Generator) -> Array:
