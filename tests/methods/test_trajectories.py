@@ -22,6 +22,7 @@ LINEAR = ToyClassifier({"w0": np.eye(3), "b0": np.zeros(3)})
 """Three classes whose logits are the three inputs."""
 STARTS = np.array([[0.9, 0.2, 0.1], [0.1, 0.7, 0.0], [0.3, 0.2, 0.8]], np.float32)
 GOALS = np.array([1, 0, 0])
+GRADED = Trajectories(score_by="graded")
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=3), st.integers(0, 2))
@@ -90,13 +91,13 @@ def grouped(count=12, size=4):
 def test_whole_trajectories_count(asked, hits, graded, detection):
     fp = grouped()
     seen = matching(fp, "s", hits).only(fp.probes.ids[:asked])
-    assert Trajectories().score(fp, seen) == pytest.approx(graded)
-    assert Trajectories(score_by="detection").score(fp, seen) == pytest.approx(detection)
+    assert GRADED.score(fp, seen) == pytest.approx(graded)
+    assert Trajectories().score(fp, seen) == pytest.approx(detection)
 
 
 @given(st.frozensets(st.integers(0, 11)), st.frozensets(st.integers(0, 11), min_size=1))
 def test_the_path_is_the_score_of_every_prefix_whatever_was_lost(hits, arrived):
-    fp, method = grouped(), Trajectories()
+    fp, method = grouped(), GRADED
     ids = [fp.probes.ids[i] for i in sorted(arrived)]
     prefixes = [ids[: n + 1] for n in range(len(ids))]
     seen = matching(fp, "s", hits)
@@ -106,7 +107,7 @@ def test_the_path_is_the_score_of_every_prefix_whatever_was_lost(hits, arrived):
 @given(st.frozensets(st.integers(0, 11)), st.integers(0, 11))
 def test_one_more_match_never_lowers_the_score(hits, more):
     fp = grouped()
-    for method in (Trajectories(), Trajectories(score_by="detection")):
+    for method in (Trajectories(), GRADED):
         low, high = (method.score(fp, matching(fp, "s", some)) for some in (hits, hits | {more}))
         assert low <= high
 
@@ -153,7 +154,7 @@ def test_hiding_answers_never_raises_the_score():
     status = hits.answers.status.copy()
     status[[0, 3, 9]] = Status.REFUSED
     hidden = replace(hits, answers=replace(hits.answers, status=status))
-    assert Trajectories().score(fp, hidden) < Trajectories().score(fp, hits)
+    assert GRADED.score(fp, hidden) < GRADED.score(fp, hits)
 
 
 def test_an_owner_without_gradients_is_refused(bench):
@@ -188,6 +189,6 @@ def test_parameters_that_cannot_work_are_refused(wrong):
         Trajectories(**wrong)
 
 
-@pytest.mark.parametrize("method", [Trajectories(probes=24, score_by="detection"), Trajectories(probes=27, chain=3)])
+@pytest.mark.parametrize("method", [Trajectories(probes=24, score_by="graded"), Trajectories(probes=27, chain=3)])
 def test_the_contract_is_kept_with_other_parameters(method):
     check_method(method)

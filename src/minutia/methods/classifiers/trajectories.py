@@ -42,7 +42,7 @@ class Trajectories(GroupRate):
     the loss asks for; here that ratio is kept to. Screening and ordering are ours.
 
     >>> Trajectories(probes=80).key
-    "trajectories(chain=1,innocent=0.1,oversample=24,probes=80,score_by='graded',steps=4)@1"
+    "trajectories(chain=1,innocent=0.1,oversample=24,probes=80,score_by='detection',steps=4)@1"
     """
 
     name = "trajectories"
@@ -53,7 +53,7 @@ class Trajectories(GroupRate):
     probes: int = 160
     steps: int = 4
     chain: int = 1
-    score_by: str = "graded"
+    score_by: str = "detection"
     oversample: int = 24
     innocent: float = 0.1
 
