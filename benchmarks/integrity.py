@@ -7,6 +7,7 @@ two ways of running are none that the fingerprint was enrolled with.
 
 import argparse
 import copy
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,12 +169,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[44, 45, 46, 47, 48])
     parser.add_argument("--allow", nargs="*", default=[], help="number formats that the owner lists as benign")
     options = parser.parse_args()
-    trials = [trial(a, seed, allow=tuple(options.allow)) for seed in options.seeds for a in ARCHITECTURES]
-    for view in VIEWS:
-        counted: dict[str, dict[str, int]] = {}
-        for found in trials:
-            counted = added(counted, outcomes(found, view))
-        print(table(view, counted), flush=True)
+    counted: dict[str, dict[str, dict[str, int]]] = {view: {} for view in VIEWS}
+    for seed in options.seeds:
+        for architecture in ARCHITECTURES:
+            found = trial(architecture, seed, allow=tuple(options.allow))
+            for view in VIEWS:
+                counted[view] = added(counted[view], outcomes(found, view))
+            print(f"{architecture} of seed {seed}", file=sys.stderr, flush=True)
+    for view, rows in counted.items():
+        print(table(view, rows))
 
 
 if __name__ == "__main__":
