@@ -7,12 +7,17 @@ two ways of running are none that the fingerprint was enrolled with.
 
 import argparse
 import copy
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+
+# Threads that wait by spinning slow each other down; this must stand before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 from minutia import api, catalog
