@@ -22,6 +22,7 @@ from minutia.models.toy import ToyClassifier
 
 PROBES = numbered(np.random.default_rng(3).random((24, 1, 4, 4), dtype=np.float32), {})
 TOY = ToyClassifier.fresh((16, 12, 5), seed=1)
+RULES = {rule.__name__: rule for rule in (*checks.METHOD_RULES, *checks.ATTACK_RULES)}
 
 
 @pytest.mark.parametrize("check", all_checks(), ids=str)
@@ -218,7 +219,7 @@ BROKEN_METHODS = {
 
 @pytest.mark.parametrize("case", BROKEN_METHODS)
 def test_a_broken_method_is_found_out(case):
-    _found_out(checks.METHOD_RULES, checks._Trial(BROKEN_METHODS[case], spare_bench()), case.split(":")[0])
+    _found_out(checks.METHOD_RULES, checks.Trial(BROKEN_METHODS[case], spare_bench()), case.split(":")[0])
 
 
 class NoField(Fine):
@@ -255,7 +256,7 @@ class HalfKey(Fine):
 @pytest.mark.parametrize("broken", [NoField(), NoDefault(), Thawed(), HalfKey()], ids=lambda p: type(p).__name__)
 def test_parameters_outside_the_key_are_found_out(broken):
     with pytest.raises(ContractError, match=r"must|needs|no field"):
-        checks.parameters_are_fields(checks._Trial(broken, checks.toy_bench()))
+        RULES["parameters_are_fields"](checks.Trial(broken, checks.toy_bench()))
 
 
 SEALED = {
@@ -280,7 +281,7 @@ class Judging(Fine):
 
 @pytest.mark.parametrize("rule", sorted(SEALED - {"other_probes_are_another_experiment"}))
 def test_judging_by_oneself_is_found_out(rule):
-    _found_out([getattr(checks, rule)], checks._Trial(Judging(), checks.toy_bench()), rule)
+    _found_out([RULES[rule]], checks.Trial(Judging(), checks.toy_bench()), rule)
 
 
 def test_a_judge_that_takes_any_observation_is_found_out():
@@ -288,8 +289,8 @@ def test_a_judge_that_takes_any_observation_is_found_out():
         def judge(self, fp, observation, null, *, alpha=0.01):
             return None
 
-    rule = checks.other_probes_are_another_experiment
-    _found_out([rule], checks._Trial(Credulous(), checks.toy_bench()), rule.__name__)
+    rule = RULES["other_probes_are_another_experiment"]
+    _found_out([rule], checks.Trial(Credulous(), checks.toy_bench()), rule.__name__)
 
 
 # --- broken attacks
@@ -352,7 +353,7 @@ BROKEN_ATTACKS = {
 
 @pytest.mark.parametrize("case", BROKEN_ATTACKS)
 def test_a_broken_attack_is_found_out(case):
-    _found_out(checks.ATTACK_RULES, checks._Raid(BROKEN_ATTACKS[case], spare_bench()), case.split(":")[0])
+    _found_out(checks.ATTACK_RULES, checks.Raid(BROKEN_ATTACKS[case], spare_bench()), case.split(":")[0])
 
 
 def test_an_attack_that_never_draws_is_exempt():
@@ -372,8 +373,8 @@ def test_an_attack_on_training_is_checked_too():
             material.labels[:2] = material.labels[1::-1].copy() + 1
             return Distil.run(self, model, material, rng)
 
-    rule = checks.the_original_is_untouched
-    _found_out([rule], checks._Raid(Spoils(), spare_bench()), rule.__name__)
+    rule = RULES["the_original_is_untouched"]
+    _found_out([rule], checks.Raid(Spoils(), spare_bench()), rule.__name__)
 
 
 @pytest.mark.parametrize("role", ["held_out", "foreign", "disclosed", "companion", "student"])
@@ -388,9 +389,9 @@ def test_an_attack_may_change_nothing_that_the_thief_holds(role):
         return Noise.run(self, model, material, rng)
 
     bench = copy.deepcopy(spare_bench())
-    rule = checks.the_original_is_untouched
-    rule(checks._Raid(FineAttack(), bench))
-    _found_out([rule], checks._Raid(attack(run=spoils), bench), rule.__name__)
+    rule = RULES["the_original_is_untouched"]
+    rule(checks.Raid(FineAttack(), bench))
+    _found_out([rule], checks.Raid(attack(run=spoils), bench), rule.__name__)
 
 
 # --- broken models
@@ -536,7 +537,7 @@ BROKEN_MODELS = {
 
 @pytest.mark.parametrize("case", BROKEN_MODELS)
 def test_a_broken_model_is_found_out(case):
-    _found_out(checks.MODEL_RULES, checks._Asked(BROKEN_MODELS[case], PROBES), case.split(":")[0])
+    _found_out(checks.MODEL_RULES, checks.Asked(BROKEN_MODELS[case], PROBES), case.split(":")[0])
 
 
 def test_a_model_that_raises_breaks_the_contract():
@@ -552,13 +553,13 @@ def _found_out(rules, subject, rule):
     """Exactly the rule that is meant says so, by itself, in a sentence that begins with the plug-in's name."""
     chosen = next(r for r in rules if r.__name__ == rule)
     with pytest.raises(ContractError) as found:
-        checks._run(chosen, subject)
+        checks.run_rule(chosen, subject)
     assert re.match(r"^[\w:?=&-]+: .{20,}", str(found.value)), found.value
 
 
 def test_statuses_are_hidden_the_way_models_refuse():
-    seen = checks._Trial(Fine(), checks.toy_bench()).suspect
-    hidden = checks._without(seen, np.array([0, 2]), Status.REFUSED)
+    seen = checks.Trial(Fine(), checks.toy_bench()).suspect
+    hidden = checks.without(seen, np.array([0, 2]), Status.REFUSED)
     assert hidden.answers.labels[[0, 2]].tolist() == [-1, -1]
     assert np.isnan(hidden.answers.scores[0]).all() and not np.isnan(hidden.answers.scores[1]).any()
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minutia import checks
+from minutia.checks.models import hidden_units_have_no_order
 from minutia.core.access import Access
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.model import Plan, Steer
@@ -320,7 +321,7 @@ def test_the_last_reader_of_a_residual_stream_sees_the_sum():
 def test_models_with_units_keep_the_contract(name):
     model = NETWORKS[name]
     assert Access.FEATURES in model.access and isinstance(model, LayeredModel)
-    checks.hidden_units_have_no_order(checks._Asked(model, numbered(IMAGES, {})))
+    hidden_units_have_no_order(checks.Asked(model, numbered(IMAGES, {})))
 
 
 def test_a_network_keeps_the_whole_contract():
