@@ -14,7 +14,7 @@ from minutia.core.fingerprint import Fingerprint, Part
 from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model
-from minutia.core.probe import numbered
+from minutia.core.probe import ProbeSet, numbered
 
 BLOCK = 6
 """Probes of one member that are asked in a row: fewer say nothing by themselves."""
@@ -65,32 +65,27 @@ class Portfolio(Method):
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Enrol every member that can be, and put their probes into one order."""
-        if len({m.card.root for m in material.unrelated}) < LEAST_TO_PART:
-            fit, screen = material, replace(material, unrelated=(), derived=(), surrogates=())
-        else:
-            fit, screen = material.parted()
-            material = replace(fit, screening=screen)
-        found, parts = [], list[Part]()
-        for method, own in zip(self.methods, rng.spawn(len(self.methods)), strict=True):
-            why = _missing(method, model, material)
-            try:
-                made = method.enrol(model, material, own) if not why else None
-            except (ModelError, UsageError) as error:
-                made, why = None, str(error)
-            found.append(made)
-            parts.append(Part(method.key, (), why))
-        if not any(found):
+        fit, screen = _parted(material)
+        made: dict[int, Enrolment] = {}
+        why = [""] * len(self.methods)
+        for place, (method, own) in enumerate(zip(self.methods, rng.spawn(len(self.methods)), strict=True)):
+            found = _enrolled(method, model, fit, own)
+            if isinstance(found, str):
+                why[place] = found
+            else:
+                made[place] = found
+        if not made:
             raise UsageError(
-                f"expected a model that some method of the portfolio can enrol, got {model.spec}: {parts[0].why}"
+                f"expected a model that some method of the portfolio can enrol, got {model.spec}: {why[0]}"
             )
-        values = [_value(made, screen, model) for made in found]
-        order = turns(values)
-        content = [found[m].probes.content[row] for m, row in order]  # type: ignore[union-attr]
-        shape = (0, *material.inputs.shape[1:])
-        probes = numbered(np.array(content) if content else np.empty(shape, np.float32), {"channel": "array"})
-        arrays = {f"{m}.{n}": a for m, made in enumerate(found) if made is not None for n, a in made.arrays.items()}
-        rows = [tuple(i for i, (m, _) in enumerate(order) if m == member) for member in range(len(parts))]
-        members = tuple(part._replace(rows=mine) for part, mine in zip(parts, rows, strict=True))
+        nothing = np.empty(0)
+        order = turns([_value(made[i].probes, screen, model) if i in made else nothing for i in range(len(why))])
+        content = [made[place].probes.content[row] for place, row in order]
+        empty = np.empty((0, *material.inputs.shape[1:]), np.float32)
+        probes = numbered(np.array(content) if content else empty, {"channel": "array"})
+        arrays = {f"{place}.{name}": array for place, found in made.items() for name, array in found.arrays.items()}
+        rows = [tuple(i for i, (member, _) in enumerate(order) if member == place) for place in range(len(why))]
+        members = tuple(Part(m.key, *part) for m, part in zip(self.methods, zip(rows, why, strict=True), strict=True))
         fitted = frozenset(m.card.root for m in fit.unrelated) if screen.unrelated else frozenset[str]()
         return Enrolment(probes, arrays, fitted, members)
 
@@ -125,25 +120,37 @@ def turns(values: Sequence[Array]) -> list[tuple[int, int]]:
     [(0, 5), (1, 0), (1, 1)]
     """
     taken, order = [0] * len(values), list[tuple[int, int]]()
-    while any(n < len(v) for n, v in zip(taken, values, strict=True)):
-        worth = [
-            float(np.mean(v[n : n + BLOCK])) * 0.5 ** (n / PATIENCE) if n < len(v) else -np.inf
-            for n, v in zip(taken, values, strict=True)
-        ]
-        best = int(np.argmax(worth))
+    while left := [m for m, v in enumerate(values) if taken[m] < len(v)]:
+        best = max(left, key=lambda m: values[m][taken[m] : taken[m] + BLOCK].mean() * 0.5 ** (taken[m] / PATIENCE))
         upto = min(taken[best] + BLOCK, len(values[best]))
         order += [(best, row) for row in range(taken[best], upto)]
         taken[best] = upto
     return order
 
 
-def _value(made: Enrolment | None, screen: Material, model: Model) -> Array:
+def _parted(material: Material) -> tuple[Material, Material]:
+    """Models for members to fit on, with those that screen kept apart; with too few, nobody screens."""
+    if len({m.card.root for m in material.unrelated}) < LEAST_TO_PART:
+        return material, replace(material, unrelated=(), derived=(), surrogates=())
+    fit, screen = material.parted()
+    return replace(fit, screening=screen), screen
+
+
+def _enrolled(method: Method, model: Model, material: Material, rng: np.random.Generator) -> Enrolment | str:
+    """One member enrolled, or why it cannot be."""
+    try:
+        return _missing(method, model, material) or method.enrol(model, material, rng)
+    except (ModelError, UsageError) as error:
+        return str(error)
+
+
+def _value(probes: ProbeSet, screen: Material, model: Model) -> Array:
     """How much more often copies than innocent models give the owner's label (n,), on models that only screen."""
-    if made is None or not len(made.probes):
+    if not len(probes):
         return np.empty(0)
-    own = model.ask(made.probes).labels
+    own = model.ask(probes).labels
     copies, innocents = (
-        [m.ask(made.probes).labels == own for m in some]
+        [m.ask(probes).labels == own for m in some]
         for some in ((*screen.derived, *screen.surrogates), screen.unrelated)
     )
     rate = np.mean(copies, axis=0) if copies else np.ones(len(own))

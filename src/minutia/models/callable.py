@@ -142,8 +142,8 @@ def _labels(rows: Array, classes: Sequence[str], spec: str) -> Array:
     return np.array([places.get(str(name), -1) for name in rows.tolist()], np.int64)
 
 
-def _source(function: object) -> str:
+def _source(function: Callable[..., object]) -> str:
     """The text of a function, where it can be read."""
     with suppress(OSError, TypeError):
-        return inspect.getsource(function)  # type: ignore[arg-type]
+        return inspect.getsource(function)
     return ""
