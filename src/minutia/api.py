@@ -1,6 +1,6 @@
 """What minutia does, as straight lines: extract, observe a null, verify."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,6 @@ from minutia.study import integrity as battery
 from minutia.study import zoo
 from minutia.study.battery import SURROGATES
 
-SCHEMA = "minutia.zoo/1"
 CRAFT_COPIES = 2
 CRAFT_CHANGES = 4
 
@@ -64,7 +63,7 @@ def build_null(
 
     Every model has its own seed; the same call after a kill continues. Returns all entries of the store.
     """
-    _same_population(store, recipe.plain())
+    store.check_population(recipe.plain())
     tasks = null_tasks(recipe, calibrators, spent, seed)
     made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     if len({entry.card.id for entry in made}) < len(made):
@@ -72,7 +71,7 @@ def build_null(
             f"expected {len(made)} different models, got equal ones: does the factory or the training function of "
             f"{recipe.like} fix its own seed, or does training break down?"
         )
-    return _listed(store, recipe.plain(), made)
+    return store.listed(recipe.plain(), made)
 
 
 def null_tasks(recipe: Recipe, calibrators: int, spent: int, seed: int) -> list[zoo.Task]:
@@ -91,7 +90,7 @@ def collect_null(store: ModelStore, specs: Sequence[str], *, rung: str, spent: i
 
     Models of equal content count once. The rung is what the user declares; only he knows where they come from.
     """
-    _same_population(store, {"rung": rung, "like": "collected"})
+    store.check_population({"rung": rung, "like": "collected"})
     cards: dict[str, tuple[str, ModelCard]] = {}
     for spec in specs:
         found = catalog.model(spec)
@@ -100,7 +99,7 @@ def collect_null(store: ModelStore, specs: Sequence[str], *, rung: str, spent: i
         raise UsageError(f"expected {spent} or more different models, got {len(cards)}: equal content counts once")
     roles = ["calibrator"] * (len(cards) - spent) + ["spent"] * spent
     entries = [Entry(r, rung, spec, card, None) for r, (spec, card) in zip(roles, cards.values(), strict=True)]
-    return _listed(store, {"rung": rung, "like": "collected", "data": "unknown", "plan": {}}, entries)
+    return store.listed({"rung": rung, "like": "collected", "data": "unknown", "plan": {}}, entries)
 
 
 def extract(
@@ -285,15 +284,12 @@ def enrol_integrity(
     kinds are made, some to choose probes and others to measure the power. Digests of its files are kept as well.
     """
     require(method.name, method.owner_needs, model.spec, model.access)
-    held = (data.test_inputs, data.test_labels) if len(data.test_labels) else None
-    material = Material(
-        data.inputs, data.labels, bounds=data.bounds, levels=data.levels, content=data.content, held_out=held
-    )
+    material = _material(data)
     rng = np.random.default_rng([seed, 13])
     benign = reruns.reruns(model, data.inputs[: reruns.MOST_ROWS], rng, allow=allow)
     crafted = battery.battery(model, material, rng, allow=allow, each=CRAFT_CHANGES)
     changed = battery.battery(model, material, rng, allow=allow)
-    changed = battery.mattering(model, changed, data.test_inputs if held else data.inputs, benign)
+    changed = battery.mattering(model, changed, data.test_inputs if material.held_out else data.inputs, benign)
     kept = {m.card.id for made in changed.values() for m in made}
     derived = [m for made in crafted.values() for m in made if m.card.id not in kept]
     material = replace(material, derived=derived, controls={"benign": benign, **changed})
@@ -372,10 +368,7 @@ def embed(
 
     ``copies`` of each kind of theft are made of the marked model in ``derived``, if there is one.
     """
-    held = (data.test_inputs, data.test_labels) if len(data.test_labels) else None
-    material = Material(
-        data.inputs, data.labels, bounds=data.bounds, levels=data.levels, content=data.content, held_out=held
-    )
+    material = _material(data)
     marked, fp = mark.embed(model, material, seed=seed, threats=threats)
     if derived is not None:
         fp = extract(
@@ -407,25 +400,12 @@ def _from_store(fp: Fingerprint, path: Path) -> Null:
     return null
 
 
-def _same_population(store: ModelStore, wanted: Mapping[str, object]) -> None:
-    """A store holds one declared population."""
-    if not (store.root / "zoo.json").is_file():
-        return
-    header, _ = store.manifest()
-    for name, value in wanted.items():
-        if header.get(name) != value:
-            raise UsageError(
-                f"expected the population of {store.root} ({name} {header.get(name)}), got {name} {value}: "
-                "one declared null population per store, choose another folder"
-            )
-
-
-def _listed(store: ModelStore, header: Mapping[str, object], entries: Sequence[Entry]) -> list[Entry]:
-    """Add entries to the manifest, each model once."""
-    before = store.manifest()[1] if (store.root / "zoo.json").is_file() else []
-    known = {e.card.id: e for e in [*before, *entries]}
-    store.write_manifest({"schema": SCHEMA, **header}, list(known.values()))
-    return list(known.values())
+def _material(data: Dataset) -> Material:
+    """The owner's data alone, with held-out inputs where there are some."""
+    held = (data.test_inputs, data.test_labels) if len(data.test_labels) else None
+    return Material(
+        data.inputs, data.labels, bounds=data.bounds, levels=data.levels, content=data.content, held_out=held
+    )
 
 
 def _opened(store: ModelStore | None, role: str) -> list[Model]:

@@ -1,7 +1,7 @@
 """A store of models by content: weights named by their digest, one manifest, one journal of finished tasks."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from minutia.core.digest import Array, canonical_json, content_digest
-from minutia.core.errors import FileError
+from minutia.core.errors import FileError, UsageError
 from minutia.core.model import ModelCard, WeightModel
 from minutia.storage import trust
 from minutia.storage.files import write_atomically
 from minutia.storage.journal import SqliteJournal
+
+SCHEMA = "minutia.zoo/1"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,25 @@ class ModelStore:
         body = {**header, "models": [e.plain() for e in entries]}
         text = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False)
         write_atomically(self.root / "zoo.json", text.encode(), private=False)
+
+    def check_population(self, wanted: Mapping[str, object]) -> None:
+        """Refuse models of another population: a store holds one that is declared."""
+        if not (self.root / "zoo.json").is_file():
+            return
+        header, _ = self.manifest()
+        for name, value in wanted.items():
+            if header.get(name) != value:
+                raise UsageError(
+                    f"expected the population of {self.root} ({name} {header.get(name)}), got {name} {value}: "
+                    "one declared null population per store, choose another folder"
+                )
+
+    def listed(self, header: Mapping[str, object], entries: Sequence[Entry]) -> list[Entry]:
+        """Add entries to the manifest, each model once, and return all that are in it."""
+        before = self.manifest()[1] if (self.root / "zoo.json").is_file() else []
+        known = {e.card.id: e for e in [*before, *entries]}
+        self.write_manifest({"schema": SCHEMA, **header}, list(known.values()))
+        return list(known.values())
 
     def manifest(self) -> tuple[dict[str, Any], list[Entry]]:
         """Header and entries of the manifest."""
