@@ -13,7 +13,8 @@ from minutia.checks import check_method, learning_bench
 from minutia.core.access import Access
 from minutia.core.errors import ModelError, NullError, UsageError
 from minutia.core.fingerprint import Null
-from minutia.methods.classifiers.conferrable import LEAST, Conferrable, slopes, softmax
+from minutia.methods.classifiers.conferrable import LEAST, Conferrable, slopes
+from minutia.methods.classifiers.crafting import softmax
 from minutia.models.toy import ToyClassifier
 
 SMALL = Conferrable(probes=20, steps=40)

@@ -14,7 +14,8 @@ from minutia.core.answers import Answers
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.method import Method
-from minutia.methods.classifiers.deepjudge import DeepJudge, alike, certain, divergence, lead_slope, loss_slope
+from minutia.methods.classifiers.crafting import lead_slope
+from minutia.methods.classifiers.deepjudge import DeepJudge, alike, certain, divergence, loss_slope
 from minutia.models.toy import ToyClassifier
 
 SMALL = DeepJudge(probes=40, epsilon=0.2)
@@ -67,9 +68,9 @@ def test_slopes_are_derivatives():
     step[:, 1] = 1e-5
     numeric = (loss(logits + step) - loss(logits - step)) / 2e-5
     np.testing.assert_allclose(loss_slope(truth)(logits)[:, 1], numeric, atol=1e-6)
-    slope = lead_slope(np.array([0]), 1.0)
-    assert slope(np.array([[2.0, 1.0, 0.0]])).tolist() == [[1, -1, 0]]
-    assert slope(np.array([[-2.0, 1.0, 0.0]])).tolist() == [[0, 0, 0]]
+    first, out = np.array([0]), {"into": False, "gap": 1.0}
+    assert lead_slope(np.array([[2.0, 1.0, 0.0]]), first, **out).tolist() == [[1, -1, 0]]
+    assert lead_slope(np.array([[-2.0, 1.0, 0.0]]), first, **out).tolist() == [[0, 0, 0]]
 
 
 def test_seeds_are_answered_correctly_and_the_most_certain_come_first():

@@ -13,16 +13,8 @@ from minutia.core.errors import UsageError
 from minutia.core.material import Material
 from minutia.core.model import ModelCard
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ensembles import (
-    BATCH,
-    answered,
-    ascend,
-    by_recipe,
-    candidates,
-    differentiable,
-    enough,
-    pulled,
-)
+from minutia.methods.classifiers.crafting import ascend, pulled
+from minutia.methods.classifiers.ensembles import BATCH, answered, by_recipe, candidates, differentiable, enough
 from minutia.models.toy import ToyClassifier
 
 LINEAR = ToyClassifier({"w0": np.eye(3), "b0": np.zeros(3)})

@@ -14,7 +14,8 @@ from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Null
 from minutia.core.material import Material
 from minutia.core.model import ModelCard
-from minutia.methods.classifiers.fit_print import FitPrint, chosen, lead_slope, spelt
+from minutia.methods.classifiers.crafting import lead_slope
+from minutia.methods.classifiers.fit_print import FitPrint, chosen, spelt
 from minutia.models.toy import ToyClassifier
 
 SMALL = FitPrint(bits=20, oversample=8)

@@ -14,7 +14,8 @@ from minutia.core.errors import ModelError, UsageError
 from minutia.core.material import Material
 from minutia.core.model import ModelCard
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ipguard import IPGuard, _margins, _targets, descend, facet_loss
+from minutia.methods.classifiers.boundary import margins
+from minutia.methods.classifiers.ipguard import IPGuard, _targets, descend, facet_loss
 from minutia.models.toy import ToyClassifier
 
 LINEAR = ToyClassifier({"w0": np.eye(3), "b0": np.zeros(3)})
@@ -91,7 +92,7 @@ def test_rows_do_not_influence_one_another(count):
 
 
 def test_margins_are_between_the_two_largest():
-    assert _margins(np.array([[1.0, 5.0, 3.5], [2.0, 2.0, 0.0]])).tolist() == [1.5, 0.0]
+    assert margins(np.array([[1.0, 5.0, 3.5], [2.0, 2.0, 0.0]])).tolist() == [1.5, 0.0]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_probes_lie_as_far_across_the_boundary_as_the_margin_says(bench, margin)
     fp = IPGuard(probes=40, margin=margin).extract(bench.owner, bench.material, seed=3)
     logits, _ = bench.owner.linearise(fp.probes.array)
     clean, _ = bench.owner.linearise(bench.material.inputs)
-    assert abs(np.mean(_margins(clean) < np.median(_margins(logits))) - margin) < 0.1
+    assert abs(np.mean(margins(clean) < np.median(margins(logits))) - margin) < 0.1
     assert len(set(fp.answers.labels)) >= 4
 
 

@@ -16,8 +16,9 @@ from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Null
 from minutia.core.material import Material
 from minutia.core.model import ModelCard, Plan
-from minutia.methods.classifiers.modeldiff import ModelDiff, distances, in_turn, least_cosine
-from minutia.methods.classifiers.relations import descend, pairs
+from minutia.methods.classifiers.crafting import descend
+from minutia.methods.classifiers.modeldiff import ModelDiff, in_turn, least_cosine
+from minutia.methods.classifiers.relations import distances, pairs
 from minutia.models.toy import ToyClassifier
 
 SMALL = ModelDiff(pairs=20, oversample=3, epsilon=0.3, steps=30)

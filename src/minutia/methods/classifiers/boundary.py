@@ -53,6 +53,16 @@ def agreed_labels(model: Model, points: Array) -> Array:
     return np.where(together == apart, together, -1)
 
 
+def margins(logits: Array) -> Array:
+    """Distance between the two largest logits (n,).
+
+    >>> margins(np.array([[1.0, 5.0, 3.5]])).tolist()
+    [1.5]
+    """
+    top = np.partition(logits, -2, axis=1)[:, -2:]
+    return np.asarray(top[:, 1] - top[:, 0])
+
+
 def noisy_twins(model: Model, rng: np.random.Generator, count: int = 8, strength: float = 0.1) -> list[Model]:
     """Copies of the owner's weights with noise, to estimate which answers a copy keeps; none without weights."""
     if not isinstance(model, WeightModel):

@@ -1,6 +1,5 @@
 """Boundary search: points just across the owner's decision boundary, found from his model's labels alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from minutia.core.method import Enrolment
 from minutia.core.model import Model
 from minutia.core.probe import numbered
 from minutia.methods.classifiers.boundary import agreed_labels, in_turns
+from minutia.methods.classifiers.crafting import bisected, wide
 from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, confidence, matched
 
 HALVINGS = 8
@@ -95,7 +95,7 @@ class BoundarySearch(MatchRate):
             points = closer(line, starts, points, (low, high), rng)
         reach = distances(points, starts)
         beyond = float(np.quantile(reach, self.margin)) / np.maximum(reach, 1e-9)
-        return np.clip(points + _wide(beyond, points) * (points - starts), low, high), line.first
+        return np.clip(points + wide(beyond, points) * (points - starts), low, high), line.first
 
     def pairs(self, model: Model, material: Material, rng: np.random.Generator) -> tuple[Array, Array, "Line"]:
         """Inputs (n, *shape), as many of another owner's label, and the line between their labels.
@@ -142,22 +142,22 @@ def halved(line: Line, inside: Array, outside: Array) -> Array:
 
     Each answer halves all rows; the outer end always lies across, the inner end never does.
     """
-    near, far = np.zeros(len(inside)), np.ones(len(inside))
-    for _ in range(HALVINGS):
-        middle = (near + far) / 2
-        across = line.crossed(inside + _wide(middle, inside) * (outside - inside))
-        near, far = np.where(across, near, middle), np.where(across, middle, far)
-    return np.asarray(inside + _wide(far, inside) * (outside - inside), dtype=np.float32)
+
+    def across(way: Array) -> Array:
+        return line.crossed(inside + wide(way, inside) * (outside - inside))
+
+    far = bisected(across, np.ones(len(inside)), HALVINGS)
+    return np.asarray(inside + wide(far, inside) * (outside - inside), dtype=np.float32)
 
 
 def closer(line: Line, starts: Array, points: Array, bounds: tuple[float, float], rng: np.random.Generator) -> Array:
     """Points across that are nearer to their starts, or the same where none was found."""
     way = distances(points, starts)
-    ahead = np.clip(points + _wide(STRIDE * way, points) * normals(line, points, way, rng), *bounds)
+    ahead = np.clip(points + wide(STRIDE * way, points) * normals(line, points, way, rng), *bounds)
     across = line.crossed(ahead)
-    found = halved(line, starts, np.where(_wide(across, points), ahead, points))
+    found = halved(line, starts, np.where(wide(across, points), ahead, points))
     better = across & (distances(found, starts) < way)
-    return np.where(_wide(better, points), found, points)
+    return np.where(wide(better, points), found, points)
 
 
 def normals(line: Line, points: Array, way: Array, rng: np.random.Generator) -> Array:
@@ -168,10 +168,10 @@ def normals(line: Line, points: Array, way: Array, rng: np.random.Generator) -> 
     total = np.zeros(points.shape)
     for _ in range(DIRECTIONS // 2):
         ahead = np.asarray(rng.normal(size=points.shape))
-        ahead = _wide(SHORT * way / _length(ahead), points) * ahead
+        ahead = wide(SHORT * way / _length(ahead), points) * ahead
         for one in (ahead, -ahead):
-            total += _wide(np.where(line.crossed(points + one), 1.0, -1.0), points) * one
-    return np.asarray(total / _wide(np.maximum(_length(total), 1e-9), points))
+            total += wide(np.where(line.crossed(points + one), 1.0, -1.0), points) * one
+    return np.asarray(total / wide(np.maximum(_length(total), 1e-9), points))
 
 
 def distances(points: Array, starts: Array) -> Array:
@@ -185,8 +185,3 @@ def distances(points: Array, starts: Array) -> Array:
 
 def _length(rows: Array) -> Array:
     return np.sqrt((rows.reshape(len(rows), -1).astype(float) ** 2).sum(axis=1))
-
-
-def _wide(values: Sequence[float] | Array, like: Array) -> Array:
-    """One value per row (n,) in the shape of rows (n, 1, …)."""
-    return np.asarray(values).reshape(-1, *[1] * (like.ndim - 1))

@@ -12,7 +12,15 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ensembles import answered, ascend, by_recipe, differentiable, enough
+from minutia.methods.classifiers.crafting import ascend, boxed, softmax
+from minutia.methods.classifiers.ensembles import (
+    answered,
+    by_recipe,
+    differentiable,
+    enough,
+    natural_inputs,
+    roots,
+)
 from minutia.methods.classifiers.match_rate import MatchRate, confidence
 
 LEAST = 8
@@ -67,9 +75,7 @@ class Conferrable(MatchRate):
         copies, innocents = (differentiable(some, model, material.inputs) for some in sides)
         enough(copies, LEAST, "copies with gradients to craft on", "make more of them, 'minutia extract --copies 9'")
         enough(innocents, LEAST, "unrelated models with gradients to craft on", "'minutia null build --spent 80'")
-        natural = (
-            material.inputs if material.held_out is None else np.concatenate([material.inputs, material.held_out[0]])
-        )
+        natural = natural_inputs(material)
         starts = natural[rng.permutation(len(natural))[: self.probes * self.oversample]]
         points = np.unique(material.stored(self.craft(model, copies, innocents, starts, material, rng)), axis=0)
         labels, before = answered(model, points).labels, answered(model, material.stored(starts)).labels
@@ -82,8 +88,8 @@ class Conferrable(MatchRate):
             )
         conferred = self.conferrability(screen, points, labels)
         order = np.argsort(-conferred, kind="stable")[: self.probes]
-        fitted = frozenset(m.card.root for m in fit.unrelated)
-        return Enrolment(numbered(points[order], {"channel": "array"}), {"conferred": conferred[order]}, fitted)
+        probes = numbered(points[order], {"channel": "array"})
+        return Enrolment(probes, {"conferred": conferred[order]}, roots(fit.unrelated))
 
     def craft(
         self,
@@ -95,14 +101,15 @@ class Conferrable(MatchRate):
         rng: np.random.Generator,
     ) -> Array:
         """Points (n, *shape) within ``epsilon`` of the starts that minimise the three loss terms."""
-        first = softmax(model.linearise(starts)[0])
+        first = softmax(model.linearise(starts)[0].astype(np.float64))
         low, high = material.bounds
         reach = self.epsilon * (high - low)
 
         def gradient(at: Array) -> Array:
             kept = self.drawn(copies, rng), self.drawn(innocents, rng)
             own, *seen = (
-                [(softmax(z), pull) for z, pull in (m.linearise(at) for m in some)] for some in ([model], *kept)
+                [(softmax(z.astype(np.float64)), pull) for z, pull in (m.linearise(at) for m in some)]
+                for some in ([model], *kept)
             )
             surrogate, reference = (np.mean([p for p, _ in side], axis=0) for side in seen)
             f = own[0][0]
@@ -113,10 +120,8 @@ class Conferrable(MatchRate):
                     found = found + pull(_through_softmax(p, slope / len(side)))
             return np.asarray(found)
 
-        def near(x: Array) -> Array:
-            return np.clip(np.clip(x, starts - reach, starts + reach), low, high)
-
-        return ascend(starts, gradient, self.steps, self.rate * (high - low), near)
+        rate = self.rate * (high - low)
+        return ascend(starts, gradient, self.steps, rate, lambda x: boxed(x, starts, reach, material.bounds))
 
     def drawn(self, models: Sequence[GradientModel], rng: np.random.Generator) -> list[GradientModel]:
         """Whole models that stay in this step: each with probability 1 - ``dropout``, of each kind as many."""
@@ -156,12 +161,6 @@ def slopes(first: Array, f: Array, surrogate: Array, reference: Array) -> tuple[
     for_reference[rows, best] = 1 / np.maximum(1 - reference[rows, best], TINY)
     for_f = first / np.maximum(f, TINY) - np.log(np.maximum(surrogate, TINY))
     return for_f, for_surrogate, for_reference
-
-
-def softmax(logits: Array) -> Array:
-    """Probabilities (n, classes)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _through_softmax(p: Array, slope: Array) -> Array:

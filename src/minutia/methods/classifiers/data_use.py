@@ -6,15 +6,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from minutia.core.access import Access
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.errors import UsageError
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
-from minutia.core.method import Enrolment, Method
+from minutia.core.method import Enrolment
 from minutia.core.model import Model
 from minutia.core.probe import numbered
+from minutia.methods.classifiers.stepwise import Stepwise, rows_of
 from minutia.stats.nulls import Significance
 
 FLIPS = 9999
@@ -28,7 +28,7 @@ STEP = 0.15
 
 
 @dataclass(frozen=True)
-class DataUse(Method):
+class DataUse(Stepwise):
     """Training inputs that fare better with the suspect than inputs which chance alone has held out.
 
     H0: the suspect was trained without the owner's training inputs. It is not about the owner's model: an honest model
@@ -55,8 +55,6 @@ class DataUse(Method):
     question = "data-use"
     h0 = "the suspect was trained without my training inputs"
     source = "Maini, Yaghini, Papernot, ICLR 2021, arXiv 2104.10706"
-    owner_needs = Access.LABELS
-    suspect_needs = Access.LABELS
     is_exact = True
     serves = frozenset({"image", "tabular"})
 
@@ -84,18 +82,13 @@ class DataUse(Method):
         probes = numbered(views.reshape(-1, *material.inputs.shape[1:]), {"channel": "array"})
         return Enrolment(probes, {"truth": truth})
 
-    def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """Minus the decimal logarithm of the p-value of exactly what was asked, by itself."""
-        return float(self.path(fp, observation, [observation.asked])[0])
-
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """Minus the decimal logarithm of every look's own p-value.
 
         Pairs of which something was lost or is not asked yet are left out.
         """
         longest = prefixes[-1] if prefixes else ()
-        place = {name: row for row, name in enumerate(fp.probes.ids)}
-        rows = np.array([place[i] for i in longest], dtype=int)
+        rows = rows_of(fp, longest)
         gaps, ends = self._gaps(fp, rows, observation.only(longest).answers)
         arrived = [int(np.searchsorted(ends, len(p), side="right")) for p in prefixes]
         return np.array([-np.log10(swapped_p(gaps[:n])) for n in arrived])

@@ -1,6 +1,6 @@
 """DeepJudge without open weights: how a suspect fares on adversarial examples of the owner's model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
-from minutia.core.method import Enrolment, Method
+from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ensembles import Slope, answered, ascend, pulled
-from minutia.methods.classifiers.match_rate import RHO
+from minutia.methods.classifiers.crafting import Slope, ascend, boxed, lead_slope, pulled, softmax
+from minutia.methods.classifiers.ensembles import answered
+from minutia.methods.classifiers.stepwise import Stepwise, mean_growth, rows_of, steadied
 from minutia.stats.sequential import Standardiser
 
 LEAST_SPREAD = 0.02
@@ -23,7 +24,7 @@ LEAST_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
-class DeepJudge(Method):
+class DeepJudge(Stepwise):
     """Adversarial examples that fool the owner's model; score = half robustness, half likeness of the answers.
 
     H0: the suspect was trained without the owner's model. Seeds are correctly answered inputs, held-out ones where
@@ -45,10 +46,8 @@ class DeepJudge(Method):
     """
 
     name = "deepjudge"
-    h0 = "the suspect was trained without my model: it is one more model of the null's population"
     source = "Chen, Wang, Peng, Sun, Cheng, Ji, Ma, Li, Song, IEEE S&P 2022, arXiv 2112.05588"
     owner_needs = Access.LABELS | Access.GRADIENTS
-    suspect_needs = Access.LABELS
     serves = frozenset({"image", "tabular"})
 
     probes: int = 150
@@ -88,7 +87,7 @@ class DeepJudge(Method):
         reach, at = self._reach(material), seeds
         for _ in range(self.steps):
             moved = at + 2.5 * reach / self.steps * np.sign(pulled(model, at, loss_slope(truth)))
-            at = np.clip(np.clip(moved, seeds - reach, seeds + reach), *material.bounds).astype(np.float32)
+            at = boxed(moved, seeds, reach, material.bounds).astype(np.float32)
         return at
 
     def cw(self, model: GradientModel, seeds: Array, truth: Array, material: Material) -> Array:
@@ -97,19 +96,14 @@ class DeepJudge(Method):
 
         def gradient(at: Array) -> Array:
             near = 2 * (at - seeds) / (high - low) ** 2
-            return near + pulled(model, at, lead_slope(truth, self.confidence))
+            return near + pulled(model, at, lambda z: lead_slope(z, truth, into=False, gap=self.confidence))
 
         return ascend(seeds, gradient, 10 * self.steps, 0.01 * (high - low), lambda x: np.clip(x, low, high))
-
-    def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """Mean of 1 - RobD and 1 - JSD on exactly what was asked."""
-        return float(self.path(fp, observation, [observation.asked])[0])
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """The score at every look: both metrics are means over examples."""
         longest = prefixes[-1] if prefixes else ()
-        place = {name: row for row, name in enumerate(fp.probes.ids)}
-        rows = [place[i] for i in longest]
+        rows = rows_of(fp, longest)
         told = alike(fp.answers.take(rows), observation.only(longest).answers, fp.arrays["truth"][rows])
         running = np.cumsum(told) / np.arange(1, len(longest) + 1)
         return running[[len(p) - 1 for p in prefixes]]
@@ -118,8 +112,7 @@ class DeepJudge(Method):
         """The spent models' deviation at full length, larger at early looks as a mean of fewer answers varies."""
         if len(spent) < 2:
             return super().scale(spent, sizes)
-        spread = max(float(spent[:, -1].std(ddof=1)), LEAST_SPREAD)
-        return Standardiser(spent.mean(axis=0), spread * np.sqrt((1 / sizes + RHO) / (1 / sizes[-1] + RHO)))
+        return steadied(spent, mean_growth(sizes), LEAST_SPREAD)
 
     def _reach(self, material: Material) -> float:
         return self.epsilon * (material.bounds[1] - material.bounds[0])
@@ -172,24 +165,8 @@ def loss_slope(truth: Array) -> Slope:
     """d(cross-entropy)/d(logits) of these labels."""
 
     def slope(logits: Array) -> Array:
-        found = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found /= found.sum(axis=1, keepdims=True)
+        found = softmax(logits)
         found[np.arange(len(found)), truth] -= 1
-        return np.asarray(found)
-
-    return slope
-
-
-def lead_slope(truth: Array, confidence: float) -> Callable[[Array], Array]:
-    """d(lead of the true class, where it is above minus ``confidence``)/d(logits)."""
-
-    def slope(logits: Array) -> Array:
-        rows, others = np.arange(len(logits)), logits.copy()
-        others[rows, truth] = -np.inf
-        rival = others.argmax(axis=1)
-        left = logits[rows, truth] - logits[rows, rival] > -confidence
-        found = np.zeros_like(logits)
-        found[rows, truth], found[rows, rival] = left, -1.0 * left
         return found
 
     return slope

@@ -1,6 +1,7 @@
-"""Shared by methods that craft or choose probes on many models: pools of candidates, and ascent over an ensemble."""
+"""Shared by methods that craft or choose probes on many models: pools of candidates, and who answers them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,8 +16,9 @@ BATCH = 4096
 """Candidates that are asked at a time."""
 SPREAD = 0.3
 """Deviation of the noise put on inputs, in units of the input range."""
-Slope = Callable[[Array], Array]
-"""d(loss)/d(logits) (n, classes) of one model's logits (n, classes)."""
+GROUP = 4
+"""Innocent models of one recipe that are told apart from the others; fewer say nothing by themselves."""
+Some = TypeVar("Some", bound=Model)
 
 
 def candidates(material: Material, count: int, rng: np.random.Generator) -> Array:
@@ -25,20 +27,30 @@ def candidates(material: Material, count: int, rng: np.random.Generator) -> Arra
     Natural ones are the material's own and held-out inputs, at most a fifth. Of text, where numbers are names, only
     natural inputs and such that take each token from one of two inputs.
     """
-    parts = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
-    natural = np.concatenate(parts)
+    natural = natural_inputs(material)
     share = max(1, count // 5)
     some = natural[rng.permutation(len(natural))[:share]]
     first, second = (natural[rng.integers(0, len(natural), share)] for _ in range(2))
-    low, high = material.bounds
-    if material.content == "text":
-        made = [np.where(rng.random(first.shape) < 0.5, first, second)]
-    else:
-        weight = rng.uniform(0.35, 0.65, (share, *[1] * (natural.ndim - 1)))
+    made = [mixed(first, second, material, rng)]
+    if material.content != "text":
+        low, high = material.bounds
         noise = rng.normal(0, SPREAD * (high - low), first.shape)
-        uniform = rng.uniform(low, high, (share, *natural.shape[1:]))
-        made = [first * weight + second * (1 - weight), _cut(first, second, rng), second + noise, uniform]
+        uniform = rng.uniform(low, high, first.shape)
+        made += [_cut(first, second, rng), second + noise, uniform]
     return np.unique(material.stored(np.concatenate([some, *made])), axis=0)
+
+
+def natural_inputs(material: Material) -> Array:
+    """The material's own and held-out inputs (n, *shape)."""
+    return np.concatenate([material.inputs, *([material.held_out[0]] if material.held_out is not None else [])])
+
+
+def mixed(first: Array, second: Array, material: Material, rng: np.random.Generator) -> Array:
+    """Two inputs in one, each with a weight of .35 to .65; of text, each token from one of the two."""
+    if material.content == "text":
+        return np.where(rng.random(first.shape) < 0.5, first, second)
+    weight = rng.uniform(0.35, 0.65, (len(first), *[1] * (first.ndim - 1)))
+    return np.asarray(first * weight + second * (1 - weight))
 
 
 def _cut(first: Array, second: Array, rng: np.random.Generator) -> Array:
@@ -65,40 +77,22 @@ def differentiable(models: Sequence[Model], like: GradientModel, inputs: Array) 
     return [m for m in able if m.linearise(inputs[:1])[0].shape[1] == classes]
 
 
-def by_recipe(models: Sequence[GradientModel]) -> list[list[GradientModel]]:
+def by_recipe(models: Sequence[Some]) -> list[list[Some]]:
     """Models in groups that were made in one way, so that each way counts alike however many there are."""
-    groups: dict[str, list[GradientModel]] = {}
-    for model in models:
-        groups.setdefault(model.card.recipe, []).append(model)
+    return [[models[row] for row in rows] for rows in rows_by_recipe(models)]
+
+
+def rows_by_recipe(models: Sequence[Model]) -> list[list[int]]:
+    """The places of models that were made in one way, one list for each way."""
+    groups: dict[str, list[int]] = {}
+    for row, model in enumerate(models):
+        groups.setdefault(model.card.recipe, []).append(row)
     return list(groups.values())
 
 
-def ascend(
-    points: Array,
-    gradient: Callable[[Array], Array],
-    steps: int,
-    rate: float,
-    clip: Callable[[Array], Array],
-) -> Array:
-    """Follow a noisy gradient (n, *shape) downhill with one Adam for all rows, clipped at every step.
-
-    Source: Kingma and Ba, ICLR 2015.
-    """
-    at = np.array(points, dtype=np.float32)
-    mean, square = np.zeros_like(at), np.zeros_like(at)
-    for step in range(1, steps + 1):
-        slope = gradient(at)
-        mean += 0.1 * (slope - mean)
-        square += 0.01 * (slope**2 - square)
-        moved = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.99**step)) + 1e-8)
-        at = clip(at - rate * moved).astype(np.float32)
-    return at
-
-
-def pulled(model: GradientModel, points: Array, slope: Slope) -> Array:
-    """d(loss)/d(points) of one model, its loss given by its slope in the logits."""
-    logits, pull_back = model.linearise(points)
-    return pull_back(slope(logits.astype(np.float64)).astype(np.float32))
+def roots(models: Iterable[Model]) -> frozenset[str]:
+    """Where the models come from: copies of one model have one root."""
+    return frozenset(model.card.root for model in models)
 
 
 def enough(models: Sequence[Model], least: int, what: str, remedy: str) -> None:

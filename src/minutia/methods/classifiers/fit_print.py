@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.access import Access
-from minutia.core.answers import Answers, Observation, Status
+from minutia.core.answers import Answers
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
@@ -14,20 +13,22 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.conferrable import softmax
-from minutia.methods.classifiers.ensembles import answered
-from minutia.methods.classifiers.match_rate import RHO
-from minutia.methods.classifiers.modeldiff import FAR, distances
+from minutia.methods.classifiers.boundary import margins
+from minutia.methods.classifiers.crafting import descend, lead_slope, softmax
+from minutia.methods.classifiers.ensembles import answered, natural_inputs
 from minutia.methods.classifiers.relations import (
-    Relation,
+    FAR,
+    Paired,
     apart,
-    descend,
     directions,
-    pairs,
+    distances,
+    off_by,
     parted,
     recipes,
     shown_twice,
+    whole,
 )
+from minutia.methods.classifiers.stepwise import rate_scale
 from minutia.stats.sequential import Standardiser
 
 BLUR = 0.1
@@ -35,7 +36,7 @@ BLUR = 0.1
 
 
 @dataclass(frozen=True)
-class FitPrint(Relation):
+class FitPrint(Paired):
     """Pairs of an input and a perturbed one that spell secret bits: 1 if their outputs are far, 0 if near each other.
 
     H0: the suspect was trained without the owner's model. The bits are drawn first; then, for a 1, a copy of the input
@@ -60,8 +61,6 @@ class FitPrint(Relation):
 
     name = "fit_print"
     source = "Shao, Zhu, Yao, Li, Zhang, Qin, Ren, arXiv 2501.15509"
-    owner_needs = Access.LABELS | Access.SCORES | Access.GRADIENTS
-    serves = frozenset({"image", "tabular"})  # inputs move continuously; numbers of tokens are names
 
     bits: int = 60
     margin: float = 0.1
@@ -97,17 +96,14 @@ class FitPrint(Relation):
     def craft(self, model: GradientModel, material: Material, rng: np.random.Generator) -> tuple[Array, Array]:
         """Pairs in a row (2n, *shape) and the bits (n,) that they are to spell, one half each."""
         count = self.bits * self.oversample
-        natural = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
-        inputs = material.stored(np.concatenate(natural))
+        inputs = material.stored(natural_inputs(material))
         logits, _ = model.linearise(inputs)
         labels = logits.argmax(axis=1)
         first = rng.integers(0, len(inputs), count)
         wanted = np.arange(count) % 2
         starts = np.where(wanted == 1, first, _other_class(labels, first, rng))
-        top = np.partition(logits, -2, axis=1)
-        gap = float(np.quantile(top[:, -1] - top[:, -2], self.margin))
+        gap = float(np.quantile(margins(logits), self.margin))
         low, high = material.bounds
-
         outputs = directions(answered(model, inputs))
 
         def slope(seen: Array, rows: Array) -> Array:
@@ -121,20 +117,14 @@ class FitPrint(Relation):
         made = np.stack([inputs[first], material.stored(moved)], axis=1)
         return made.reshape(2 * count, *inputs.shape[1:]), wanted
 
-    def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
-        """The share of equal bits at every look, over the pairs that are whole by then."""
-        asked = observation.only(prefixes[-1] if prefixes else ())
-        found, number = pairs(fp, asked)
-        seen = spelt(asked.answers.take(np.stack([found.first, found.second], axis=1).ravel()))
-        running = np.concatenate([[0.0], np.cumsum(seen == fp.arrays["bits"][number])])
-        upto = np.array([found.within(len(p)) for p in prefixes], dtype=int)
+    def likeness(self, fp: Fingerprint, number: Array, seen: Answers, upto: Array) -> Array:
+        """The share of equal bits at every look."""
+        running = np.concatenate([[0.0], np.cumsum(spelt(seen) == fp.arrays["bits"][number])])
         return np.asarray(running[upto] / np.maximum(upto, 1))
 
     def scale(self, spent: Array, sizes: Array) -> Standardiser:
-        """Declared variance q(1-q)(1/n + RHO) of a rate over n pairs, q being the spent models' rate at full length."""
-        q = (spent[:, -1].sum() + 0.5) / (len(spent) + 1)
-        whole = np.maximum(sizes // 2, 1)
-        return Standardiser(np.full(len(sizes), q), np.sqrt(q * (1 - q) * (1 / whole + RHO)))
+        """Declared variance as of a matching rate, with pairs in place of probes."""
+        return rate_scale(spent, np.maximum(sizes // 2, 1))
 
     def _placed(
         self,
@@ -148,15 +138,11 @@ class FitPrint(Relation):
         """Rows of the candidates, one for each bit in its place: the best that is left, together with those before."""
         if not innocents:
             return chosen(bits, wanted, [(rng.random((1, len(wanted))), np.empty((0, len(wanted))))], [np.arange(1)])
-        seen = [shown_twice(some, points) for some in (innocents, copies)]
-        views = [
-            tuple(np.array([spelt(m[view]) != wanted for m in some]).reshape(len(some), -1) for some in seen)
-            for view in (0, 1)
-        ]
-        return chosen(bits, wanted, [(far, near) for far, near in views], recipes(innocents))
+        views = off_by((innocents, copies), points, lambda seen, _: spelt(seen) != wanted)
+        return chosen(bits, wanted, views, recipes(innocents))
 
 
-def chosen(bits: Array, wanted: Array, views: Sequence[tuple[Array, Array]], groups: Sequence[Array]) -> Array:
+def chosen(bits: Array, wanted: Array, views: Sequence[Sequence[Array]], groups: Sequence[Array]) -> Array:
     """Rows for the bits (b,) in their order, each one of those that spell it and together with the others tell most.
 
     Each view holds which innocents (a, n) and which copies (c, n) do not spell what is wanted (n,).
@@ -180,27 +166,7 @@ def spelt(answers: Answers) -> Array:
     >>> spelt(Answers.from_labels(np.array([3, 3, 0, 1, 0, -1]))).tolist()
     [0, 1, -1]
     """
-    known = (answers.status == Status.OK).reshape(-1, 2).all(axis=1)
-    return np.where(known, distances(answers) >= FAR, -1).astype(int)
-
-
-def lead_slope(logits: Array, label: Array, into: Array, gap: Array) -> Array:
-    """d(loss)/d(logits) (n, classes) of a move into the class ``label`` (n,), or out of it, until ``gap`` (n,).
-
-    >>> logits, into = np.array([[2.0, 1.0, 0.0]] * 3), np.array([True, False, True])
-    >>> lead_slope(logits, np.array([1, 0, 0]), into, np.full(3, 0.5)).tolist()
-    [[1.0, -1.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]
-    """
-    rows = np.arange(len(logits))
-    others = logits.copy()
-    others[rows, label] = -np.inf
-    best = others.argmax(axis=1)
-    lead = logits[rows, label] - logits[rows, best]
-    sign = np.where(into, np.where(lead < gap, 1.0, 0.0), np.where(lead > -gap, -1.0, 0.0))
-    slope = np.zeros_like(logits)
-    slope[rows, label] -= sign
-    slope[rows, best] += sign
-    return slope
+    return np.where(whole(answers), distances(answers) >= FAR, -1).astype(int)
 
 
 def _other_class(labels: Array, rows: Array, rng: np.random.Generator) -> Array:

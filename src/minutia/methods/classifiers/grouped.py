@@ -10,6 +10,7 @@ from minutia.core.answers import Observation
 from minutia.core.digest import Array
 from minutia.core.fingerprint import Fingerprint
 from minutia.methods.classifiers.match_rate import MatchRate
+from minutia.methods.classifiers.stepwise import rows_of
 from minutia.stats.sequential import Standardiser
 
 GROUP = "group"
@@ -35,9 +36,8 @@ class GroupRate(MatchRate, ABC):
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """Mean worth of the groups that are finished at every look."""
-        place = {name: row for row, name in enumerate(fp.probes.ids)}
         longest = prefixes[-1] if prefixes else ()
-        rows = np.array([place[i] for i in longest], dtype=int)
+        rows = rows_of(fp, longest)
         labels = observation.labels_of(longest)
         same = (labels == fp.answers.labels[rows]) & (labels >= 0)
         return np.array([self._mean(fp, rows[: len(p)], same[: len(p)]) for p in prefixes])

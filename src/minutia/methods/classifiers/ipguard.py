@@ -11,7 +11,7 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.boundary import agreed_labels, in_turns, noisy_twins
+from minutia.methods.classifiers.boundary import agreed_labels, in_turns, margins, noisy_twins
 from minutia.methods.classifiers.match_rate import MatchRate, bits_per_probe, confidence, matched
 
 BATCH = 128
@@ -88,7 +88,7 @@ class IPGuard(MatchRate):
         logits, _ = model.linearise(starts)
         first = logits.argmax(axis=1)
         goal = _targets(logits, first, self.target, rng)
-        gap = float(np.quantile(_margins(logits), self.margin))
+        gap = float(np.quantile(margins(logits), self.margin))
         low, high = material.bounds
         return descend(model, starts, first, goal, gap, (low, high), self.rate * (high - low), self.steps)
 
@@ -193,9 +193,3 @@ def _targets(logits: Array, first: Array, rule: str, rng: np.random.Generator) -
         return logits.argmin(axis=1)
     classes = logits.shape[1]
     return (first + rng.integers(1, classes, len(first))) % classes
-
-
-def _margins(logits: Array) -> Array:
-    """Distance between the two largest logits (n,)."""
-    top = np.partition(logits, -2, axis=1)[:, -2:]
-    return top[:, 1] - top[:, 0]

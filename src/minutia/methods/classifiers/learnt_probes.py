@@ -7,6 +7,7 @@ import numpy as np
 from minutia.core.digest import Array
 from minutia.core.material import Material
 from minutia.core.model import GradientModel, Model
+from minutia.methods.classifiers.crafting import ascend, softmax
 from minutia.methods.classifiers.ensembles import answered, by_recipe, differentiable
 from minutia.methods.classifiers.verifiers import Descent, Verifier
 
@@ -50,24 +51,21 @@ def learn(
     verifier = Verifier.fresh(len(starts), classes, hidden, local, rng)
     descent, low, high = Descent(verifier), *material.bounds
     truth = np.repeat([1.0, 0.0], ensemble)
-    points = np.array(starts, dtype=np.float32)
-    mean, square = np.zeros_like(points), np.zeros_like(points)
-    for step in range(1, steps + 1):
+
+    def gradient(points: Array) -> Array:
         drawn = [
             kinds[k][rng.integers(len(kinds[k]))] for kinds in sides for k in rng.integers(0, len(kinds), ensemble)
         ]
         seen, pulls = zip(*(m.linearise(points) for m in drawn), strict=True)
-        logits = np.array(seen, dtype=np.float64)
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities = powers / powers.sum(axis=-1, keepdims=True)
+        probabilities = softmax(np.array(seen, dtype=np.float64))
         slope, weights = verifier.backward(readable(probabilities), truth)
         descent.advance(weights)
-        found = np.sum([pull(s) for pull, s in zip(pulls, _through(slope, probabilities), strict=True)], axis=0)
-        mean += 0.1 * (found - mean)
-        square += 0.01 * (found**2 - square)
-        moved = mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.99**step)) + 1e-12)
-        points = np.clip(points - 0.01 * (high - low) * moved, low, high).astype(np.float32)
-    points = material.stored(points)
+        each = zip(pulls, _through(slope, probabilities), strict=True)
+        return np.asarray(np.sum([pull(s) for pull, s in each], axis=0))
+
+    # As the verifier grows sure, slopes fall to 1e-7: beside them Adam's usual 1e-8 is no longer nothing.
+    moved = ascend(starts, gradient, steps, 0.01 * (high - low), lambda x: np.clip(x, low, high), tiny=1e-12)
+    points = material.stored(moved)
     _refit(verifier, [model, *copies], innocents, points, classes, rng)
     return points, verifier
 

@@ -6,48 +6,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.access import Access
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.fingerprint import Fingerprint
-from minutia.core.method import Method
 from minutia.core.model import Model
 from minutia.core.probe import ProbeSet
+from minutia.methods.classifiers.stepwise import Stepwise, rate_scale, rows_of
 from minutia.stats.sequential import Standardiser
-
-RHO = 0.05
-"""Correlation of one innocent model's matches: what they vary by however many points are asked."""
 
 
 @dataclass(frozen=True)
-class MatchRate(Method, ABC):
+class MatchRate(Stepwise, ABC):
     """Score = matching rate MR = mean[g(x) = f(x)] over the asked probes; refused and invalid answers do not match."""
-
-    h0 = "the suspect was trained without my model: it is one more model of the null's population"
-    owner_needs = Access.LABELS
-    suspect_needs = Access.LABELS
-
-    def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """Matching rate on exactly what was asked."""
-        return float(self.path(fp, observation, [observation.asked])[0])
 
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """Matching rate at every look, by one running mean over the longest prefix."""
         longest = prefixes[-1] if prefixes else ()
-        own = dict(zip(fp.probes.ids, fp.answers.labels, strict=True))
         labels = observation.labels_of(longest)
-        same = (labels == [own[i] for i in longest]) & (labels >= 0)
+        same = (labels == fp.answers.labels[rows_of(fp, longest)]) & (labels >= 0)
         running = np.cumsum(same) / np.arange(1, len(longest) + 1)
         return running[[len(p) - 1 for p in prefixes]]
 
     def scale(self, spent: Array, sizes: Array) -> Standardiser:
-        """Declared variance q(1-q)(1/n + RHO) of a rate over n points, q being the spent models' rate at full length.
+        """Declared variance of a rate over so many points, in place of the spent models' own.
 
         The spent models screened and ordered the probes, so their own early looks are far too quiet to be a scale:
         the first innocent who is lucky for six probes would set a bar that a perfect copy never reaches.
         """
-        q = (spent[:, -1].sum() + 0.5) / (len(spent) + 1)
-        return Standardiser(np.full(len(sizes), q), np.sqrt(q * (1 - q) * (1 / sizes + RHO)))
+        return rate_scale(spent, sizes)
 
 
 def matched(models: Sequence[Model], probes: ProbeSet, own: Array) -> Array:

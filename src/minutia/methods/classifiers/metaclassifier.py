@@ -11,19 +11,20 @@ from minutia.core.digest import Array
 from minutia.core.errors import UsageError
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
-from minutia.core.method import Enrolment, Method
+from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
+from minutia.methods.classifiers.crafting import ascend, lead, lead_slope, pulled
 from minutia.methods.classifiers.ensembles import (
     answered,
-    ascend,
     by_recipe,
     candidates,
     differentiable,
     enough,
-    pulled,
+    roots,
 )
 from minutia.methods.classifiers.learnt_probes import learn, readable
+from minutia.methods.classifiers.stepwise import Stepwise, rows_of
 from minutia.methods.classifiers.verifiers import Verifier
 
 LEAST_COPIES = 12
@@ -38,7 +39,7 @@ FIRST = 1200
 
 
 @dataclass(frozen=True)
-class MetaClassifier(Method):
+class MetaClassifier(Stepwise):
     """A verifier learnt from copies and innocent models, on probes that were chosen because they tell them apart.
 
     H0: the suspect was trained without the owner's model. The owner makes copies in every way he can think of
@@ -63,11 +64,8 @@ class MetaClassifier(Method):
     """
 
     name = "metaclassifier"
-    h0 = "the suspect was trained without my model: it is one more model of the null's population"
     source = "Pan, Yan, Zhang, Yang, KDD 2022, arXiv 2201.07391"
     learns = True
-    owner_needs = Access.LABELS
-    suspect_needs = Access.LABELS
 
     mode: str = "linear"
     probes: int = 100
@@ -101,7 +99,7 @@ class MetaClassifier(Method):
         own = answered(model, points).labels
         points, own = points[own >= 0], own[own >= 0]
         known = self._features(copies, fit.unrelated, points, own, scored=False)
-        fitted = frozenset(m.card.root for m in fit.unrelated)
+        fitted = roots(fit.unrelated)
         if self.mode != "linear":
             require(f"{self.name}(mode={self.mode})", Access.GRADIENTS, model.spec, model.access)
             assert isinstance(model, GradientModel)
@@ -166,32 +164,27 @@ class MetaClassifier(Method):
         rate = 0.01 * (high - low)
         return material.stored(ascend(starts, gradient, self.steps, rate, lambda x: np.clip(x, low, high)))
 
-    def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """The discriminant of exactly what was asked."""
-        return float(self.path(fp, observation, [observation.asked])[0])
-
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """The discriminant of every look: that of the prefix which ends with the last probe that arrived.
 
         Probes that were lost count as halfway between what copies and innocents do.
         """
-        place = {name: row for row, name in enumerate(fp.probes.ids)}
         if self.mode != "linear":
-            return self._networks(fp, observation, [[place[i] for i in prefix] for prefix in prefixes])
+            return self._networks(fp, observation, [rows_of(fp, prefix) for prefix in prefixes])
         scored = observation.answers.scores is not None
         weights = fp.arrays["scores" if scored else "labels"]
         longest = prefixes[-1]
-        rows = [place[i] for i in longest]
+        rows = rows_of(fp, longest)
         seen = np.full(len(fp.probes), np.nan)
         seen[rows] = features(observation.only(longest).answers, fp.answers.labels[rows], scored)
         found = []
         for prefix in prefixes:
-            mine = [place[i] for i in prefix]
-            line = weights[max(mine)]
+            mine = rows_of(fp, prefix)
+            line = weights[mine.max()]
             found.append(float(line[-1] + np.sum(line[mine] * (seen[mine] - 0.5))))
         return np.array(found)
 
-    def _networks(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[int]]) -> Array:
+    def _networks(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Array]) -> Array:
         """What the networks say of every prefix; probes that were not asked read as no opinion."""
         verifier, asked = Verifier.of(fp.arrays), observation.only([fp.probes.ids[r] for r in prefixes[-1]])
         classes = int(verifier.first[0].size / verifier.shift[0].size) // (
@@ -200,11 +193,11 @@ class MetaClassifier(Method):
         seen = np.zeros((len(prefixes), len(fp.probes), classes))
         read = readable(asked.answers.probabilities(classes))
         for line, prefix in zip(seen, prefixes, strict=True):
-            line[list(prefix)] = read[: len(prefix)]
+            line[prefix] = read[: len(prefix)]
         odds = verifier(seen)
         if len(verifier.offset) == 1:
             return np.asarray(odds[:, 0])
-        return np.array([np.tanh(o[list(rows)] / 2).mean() for o, rows in zip(odds, prefixes, strict=True)])
+        return np.array([np.tanh(o[rows] / 2).mean() for o, rows in zip(odds, prefixes, strict=True)])
 
     def _features(
         self, copies: Sequence[Model], innocents: Sequence[Model], points: Array, own: Array, *, scored: bool
@@ -293,12 +286,5 @@ def eliminate(copies: Array, innocents: Array, count: int, shrinkage: float) -> 
 
 def _margin(logits: Array, own: Array, sign: int, gap: float = 2.0) -> tuple[Array, Array]:
     """Hinge loss (n,) and its slope in the logits: the owner's label should lead by ``gap`` (1) or be led (-1)."""
-    rows = np.arange(len(logits))
-    others = logits.copy()
-    others[rows, own] = -np.inf
-    rival = others.argmax(axis=1)
-    lead = sign * (logits[rows, own] - others[rows, rival])
-    slope = np.zeros_like(logits)
-    slope[rows, own] -= sign * (lead < gap)
-    slope[rows, rival] += sign * (lead < gap)
-    return np.maximum(gap - lead, 0), slope
+    ahead, _ = lead(logits, own)
+    return np.maximum(gap - sign * ahead, 0), lead_slope(logits, own, sign > 0, gap)

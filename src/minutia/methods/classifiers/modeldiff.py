@@ -1,12 +1,10 @@
 """ModelDiff: how far each adversarial twin is from its seed, in the suspect's own classes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.access import Access
-from minutia.core.answers import Answers, Observation, Status
+from minutia.core.answers import Answers
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
@@ -14,27 +12,28 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
+from minutia.methods.classifiers.crafting import boxed, descend
+from minutia.methods.classifiers.ensembles import natural_inputs
 from minutia.methods.classifiers.relations import (
-    Relation,
+    FAR,
+    Paired,
     apart,
-    both,
-    descend,
-    directions,
-    pairs,
+    distances,
+    members,
+    off_by,
     parted,
     recipes,
     shown_twice,
     told_alike,
+    whole,
 )
 
 BLUR = 0.1
 """Distances below this are no evidence, however alike the models at hand are."""
-FAR = 0.5
-"""A decision distance from which on a twin counts as far from its seed."""
 
 
 @dataclass(frozen=True)
-class ModelDiff(Relation):
+class ModelDiff(Paired):
     """Pairs of a seed and its adversarial twin; score = cosine of the two models' decision distance vectors.
 
     H0: the suspect was trained without the owner's model. The decision distance vector holds for each pair
@@ -54,8 +53,6 @@ class ModelDiff(Relation):
 
     name = "model_diff"
     source = "Li, Zhang, Liu, Yang, Liu, ISSTA 2021, arXiv 2106.08890"
-    owner_needs = Access.LABELS | Access.SCORES | Access.GRADIENTS
-    serves = frozenset({"image", "tabular"})  # twins move continuously; numbers of tokens are names
 
     pairs: int = 60
     epsilon: float = 0.15
@@ -72,29 +69,24 @@ class ModelDiff(Relation):
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Craft twins, store, re-check, choose, far and near in turn."""
         assert isinstance(model, GradientModel)
-        natural = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
-        seeds = rng.permutation(np.unique(material.stored(np.concatenate(natural)), axis=0))
+        seeds = rng.permutation(np.unique(material.stored(natural_inputs(material)), axis=0))
         seeds = seeds[: self.pairs * self.oversample]
         twins = material.stored(self.craft(model, seeds, material.bounds, rng))
         points = np.stack([seeds, twins], axis=1).reshape(-1, *seeds.shape[1:])
         own = shown_twice([model], points)[0]
-        whole = (own[0].status == Status.OK).reshape(-1, 2).all(axis=1) & _moved(seeds, twins)
-        if whole.sum() < self.pairs:
+        fine = whole(own[0]) & _moved(seeds, twins)
+        if fine.sum() < self.pairs:
             raise ModelError(
-                f"expected {self.pairs} seeds with a twin that survives storage, got {whole.sum()}: "
+                f"expected {self.pairs} seeds with a twin that survives storage, got {fine.sum()}: "
                 "give more data, a larger epsilon, or ask for fewer pairs"
             )
         innocents, copies, fitted = parted(material)
         worth = rng.random(len(seeds))
         if innocents:
-            seen = [shown_twice(some, points) for some in (innocents, copies)]
-            groups = recipes(innocents)
-            worth = np.sum(
-                [_worth(own[v], [m[v] for m in seen[0]], [m[v] for m in seen[1]], groups) for v in (0, 1)], axis=0
-            )
-        order = in_turn(np.where(whole, worth, -np.inf), distances(own[0]) >= FAR)[: self.pairs]
-        rows = np.stack([2 * order, 2 * order + 1], axis=1).ravel()
-        return Enrolment(numbered(points[rows], {"channel": "array"}), {}, fitted)
+            views, groups = off_by((innocents, copies), points, lambda seen, v: _off(own[v], seen)), recipes(innocents)
+            worth = np.sum([apart(far, near, groups, BLUR) for far, near in views], axis=0)
+        order = in_turn(np.where(fine, worth, -np.inf), distances(own[0]) >= FAR)[: self.pairs]
+        return Enrolment(numbered(points[members(order)], {"channel": "array"}), {}, fitted)
 
     def craft(self, model: GradientModel, seeds: Array, bounds: tuple[float, float], rng: np.random.Generator) -> Array:
         """Twins (n, *shape) within ``epsilon`` of the seeds, their logits pushed along mean - Z(seed)."""
@@ -105,30 +97,15 @@ class ModelDiff(Relation):
         starts = np.clip(seeds + rng.uniform(-reach, reach, seeds.shape), low, high)
 
         def near(at: Array, rows: Array) -> Array:
-            return np.clip(np.clip(at, seeds[rows] - reach, seeds[rows] + reach), low, high)
+            return boxed(at, seeds[rows], reach, bounds)
 
         return descend(model, starts, lambda _, rows: -along[rows], near, self.rate * (high - low), self.steps)
 
-    def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
-        """The cosine at every look, over the pairs that are whole by then."""
-        asked = observation.only(prefixes[-1] if prefixes else ())
-        own, seen = both(fp, asked)
-        found, _ = pairs(fp, asked)
-        rows = np.stack([found.first, found.second], axis=1).ravel()
-        own, seen = own.take(rows), seen.take(rows)
-        mine, other, known = distances(own), distances(seen), (seen.status == Status.OK).reshape(-1, 2).all(axis=1)
-        upto = [found.within(len(p)) for p in prefixes]
+    def likeness(self, fp: Fingerprint, number: Array, seen: Answers, upto: Array) -> Array:
+        """The cosine at every look."""
+        own, seen = told_alike(fp.answers.take(members(number)), seen)
+        mine, other, known = distances(own), distances(seen), whole(seen)
         return np.array([least_cosine(mine[:n], other[:n], known[:n]) for n in upto])
-
-
-def distances(answers: Answers) -> Array:
-    """Decision distances 1 - cos (p,) of answers to p pairs in a row, (2p,).
-
-    >>> distances(Answers.from_labels(np.array([3, 3, 0, 1]))).tolist()
-    [0.0, 1.0]
-    """
-    first, second = directions(answers).reshape(len(answers) // 2, 2, -1).transpose(1, 0, 2)
-    return np.asarray(1 - (first * second).sum(axis=1))
 
 
 def least_cosine(own: Array, seen: Array, known: Array) -> float:
@@ -160,13 +137,6 @@ def in_turn(worth: Array, far: Array) -> Array:
         mine = [row for row in order if far[row] == side]
         turn[mine] = np.arange(len(mine))
     return np.array(sorted(order, key=lambda row: turn[row]), dtype=int)
-
-
-def _worth(own: Answers, innocents: Sequence[Answers], copies: Sequence[Answers], groups: Sequence[Array]) -> Array:
-    """How far innocents are from the owner on each pair, against copies (p,)."""
-    count = len(own) // 2
-    far, near = (np.array([_off(own, a) for a in some]).reshape(len(some), count) for some in (innocents, copies))
-    return apart(far, near, groups, BLUR)
 
 
 def _off(own: Answers, seen: Answers) -> Array:

@@ -5,17 +5,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minutia.core.access import Access
 from minutia.core.answers import Answers, Observation
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
-from minutia.core.method import Enrolment, Method
+from minutia.core.method import Enrolment
 from minutia.core.model import Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ensembles import SPREAD, answered
-from minutia.methods.classifiers.match_rate import RHO
+from minutia.methods.classifiers.ensembles import (
+    GROUP,
+    SPREAD,
+    answered,
+    mixed,
+    natural_inputs,
+    roots,
+    rows_by_recipe,
+)
+from minutia.methods.classifiers.stepwise import Stepwise, mean_growth, rows_of, steadied
 from minutia.stats.sequential import Standardiser
 
 POOLS = ("natural", "mixed", "noise")
@@ -42,7 +49,7 @@ LEAST_SPREAD = 0.05
 
 
 @dataclass(frozen=True)
-class RareErrors(Method):
+class RareErrors(Stepwise):
     """Inputs that the owner's model answers as at most 1 - ``unlike`` of the shadows do: his errors, and only his.
 
     H0: the suspect was trained without the owner's model. Shadows are innocent models of the same recipe
@@ -63,10 +70,7 @@ class RareErrors(Method):
     """
 
     name = "rare_errors"
-    h0 = "the suspect was trained without my model: it is one more model of the null's population"
     source = "Carlini, Chien, Nasr, Song, Terzis, Tramèr, IEEE S&P 2022, arXiv 2112.03570"
-    owner_needs = Access.LABELS
-    suspect_needs = Access.LABELS
     learns = True
 
     probes: int = 100
@@ -95,8 +99,8 @@ class RareErrors(Method):
         points, own, shadows = points[rare], own.take(rare), [a.take(rare) for a in shadows]
         copies = [own, *(answered(m, points) for m in (*fit.derived, *fit.surrogates))]
         arrays, kept = self._learnt(own.labels, copies, shadows, groups)
-        fitted = frozenset(m.card.root for m in fit.unrelated)
-        return Enrolment(numbered(points[kept], {"channel": "array"}), {n: a[kept] for n, a in arrays.items()}, fitted)
+        probes = numbered(points[kept], {"channel": "array"})
+        return Enrolment(probes, {name: array[kept] for name, array in arrays.items()}, roots(fit.unrelated))
 
     def _learnt(
         self, own: Array, copies: Sequence[Answers], shadows: Sequence[Answers], groups: Sequence[Sequence[int]]
@@ -132,8 +136,7 @@ class RareErrors(Method):
     def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
         """The score at every look, by running sums over the longest prefix."""
         longest = prefixes[-1] if prefixes else ()
-        place = {name: row for row, name in enumerate(fp.probes.ids)}
-        rows = [place[i] for i in longest]
+        rows = rows_of(fp, longest)
         answers, known = observation.only(longest).answers, {name: fp.arrays[name][rows] for name in LEARNT}
         kind = "labels" if answers.scores is None else "scores"
         worth = _worth(known, answers, fp.answers.labels[rows])
@@ -141,15 +144,10 @@ class RareErrors(Method):
         return np.where(running > 1, 1 + BEYOND * (running - 1), running)[[len(p) - 1 for p in prefixes]]
 
     def scale(self, spent: Array, sizes: Array) -> Standardiser:
-        """The spent models' deviation at full length, larger at early looks as a mean of fewer answers varies.
-
-        Few spent models that happen to agree for six probes would set a bar that innocents pass by luck.
-        """
+        """The spent models' deviation at full length, larger at early looks as a mean of fewer answers varies."""
         if len(spent) < 2:
             return super().scale(spent, sizes)
-        spread = max(float(spent[:, -1].std(ddof=1)), LEAST_SPREAD)
-        growth = np.sqrt((1 / sizes + RHO) / (1 / sizes[-1] + RHO))
-        return Standardiser(spent.mean(axis=0), spread * growth)
+        return steadied(spent, mean_growth(sizes), LEAST_SPREAD)
 
 
 def together(copies: Array, shadows: Array, count: int) -> Array:
@@ -185,9 +183,8 @@ def recipes(models: Sequence[Model]) -> list[list[int]]:
     >>> recipes([])
     [[]]
     """
-    named = [m.card.recipe for m in models]
-    groups = [[i for i, name in enumerate(named) if name == recipe] for recipe in dict.fromkeys(named)]
-    return [list(range(len(models))), *(group for group in groups if 4 <= len(group) < len(models))]
+    groups = [group for group in rows_by_recipe(models) if GROUP <= len(group) < len(models)]
+    return [list(range(len(models))), *groups]
 
 
 def pooled(material: Material, pool: str, count: int, rng: np.random.Generator) -> Array:
@@ -196,25 +193,14 @@ def pooled(material: Material, pool: str, count: int, rng: np.random.Generator) 
     Of text, where numbers are names, mixtures take each token from one of two inputs, and noise draws every token by
     itself as often as the data holds it.
     """
-    parts = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
-    natural = np.concatenate(parts)
+    natural = natural_inputs(material)
     share = count if pool != "all" else count // len(POOLS)
-    made = {
-        "natural": natural[rng.permutation(len(natural))[:share]],
-        "mixed": _mixed(natural, share, material, rng),
-        "noise": _noise(natural, share, material, rng),
-    }
+    some = natural[rng.permutation(len(natural))[:share]]
+    first, second = (natural[rng.integers(0, len(natural), share)] for _ in range(2))
+    both = mixed(first, second, material, rng)
+    made = {"natural": some, "mixed": both, "noise": _noise(natural, share, material, rng)}
     chosen = list(made.values()) if pool == "all" else [made[pool]]
     return np.unique(material.stored(np.concatenate(chosen)), axis=0)
-
-
-def _mixed(natural: Array, count: int, material: Material, rng: np.random.Generator) -> Array:
-    """Two inputs in one, each with a weight of .35 to .65."""
-    first, second = (natural[rng.integers(0, len(natural), count)] for _ in range(2))
-    if material.content == "text":
-        return np.where(rng.random(first.shape) < 0.5, first, second)
-    weight = rng.uniform(0.35, 0.65, (count, *[1] * (natural.ndim - 1)))
-    return np.asarray(first * weight + second * (1 - weight))
 
 
 def _noise(natural: Array, count: int, material: Material, rng: np.random.Generator) -> Array:

@@ -1,6 +1,6 @@
 """Shared by methods that compare relations between a model's own answers: other label spaces are no obstacle."""
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,39 +12,47 @@ from minutia.core.answers import Answers, Observation, Status
 from minutia.core.digest import Array
 from minutia.core.fingerprint import Fingerprint
 from minutia.core.material import Material
-from minutia.core.method import Method
-from minutia.core.model import GradientModel, Model
-from minutia.methods.classifiers.ensembles import answered
+from minutia.core.model import Model
+from minutia.methods.classifiers.ensembles import GROUP, answered, roots, rows_by_recipe
+from minutia.methods.classifiers.stepwise import Stepwise, rows_of, steadied
 from minutia.stats.sequential import Standardiser
 
-GROUP = 4
-"""Innocent models of one recipe that are told apart from the others; fewer say nothing by themselves."""
 LEAST_SPREAD = 1e-3
 """Smallest deviation of a score among spent models that is believed."""
+FAR = 0.5
+"""A decision distance from which on the two answers to a pair count as far from each other."""
 
 
 @dataclass(frozen=True)
-class Relation(Method, ABC):
+class Relation(Stepwise, ABC):
     """A score of relations between answers to different probes: what the classes are called, and how many, is open."""
 
-    h0 = "the suspect was trained without my model: it is one more model of the null's population"
-    owner_needs = Access.LABELS
-    suspect_needs = Access.LABELS
     other_classes = True
 
-    def score(self, fp: Fingerprint, observation: Observation) -> float:
-        """The likeness on exactly what was asked."""
-        return float(self.path(fp, observation, [observation.asked])[0])
-
     def scale(self, spent: Array, sizes: Array) -> Standardiser:
-        """The spent models' mean at every look and their deviation at full length, larger at early looks as 1/sqrt(n).
-
-        Few spent models that happen to agree for six probes would set a bar that innocents pass by luck.
-        """
+        """The spent models' deviation at full length, larger at early looks as 1/sqrt(n)."""
         if len(spent) < 2:
             return super().scale(spent, sizes)
-        spread = max(float(spent[:, -1].std(ddof=1)), LEAST_SPREAD)
-        return Standardiser(spent.mean(axis=0), spread * np.sqrt(sizes[-1] / sizes))
+        return steadied(spent, np.sqrt(sizes[-1] / sizes), LEAST_SPREAD)
+
+
+@dataclass(frozen=True)
+class Paired(Relation, ABC):
+    """A relation of the two answers to each pair of probes: one natural, the other moved by the owner's gradients."""
+
+    owner_needs = Access.LABELS | Access.SCORES | Access.GRADIENTS
+    serves = frozenset({"image", "tabular"})  # inputs move continuously; numbers of tokens are names
+
+    def path(self, fp: Fingerprint, observation: Observation, prefixes: Sequence[Sequence[str]]) -> Array:
+        """The likeness at every look, over the pairs that are whole by then."""
+        asked = observation.only(prefixes[-1] if prefixes else ())
+        found, number = pairs(fp, asked)
+        seen = asked.answers.take(np.stack([found.first, found.second], axis=1).ravel())
+        return self.likeness(fp, number, seen, np.array([found.within(len(p)) for p in prefixes], dtype=int))
+
+    @abstractmethod
+    def likeness(self, fp: Fingerprint, number: Array, seen: Answers, upto: Array) -> Array:
+        """Likeness (looks,) of the first ``upto`` (looks,) pairs; ``seen`` (2p,) answers the pairs ``number`` (p,)."""
 
 
 def directions(answers: Answers) -> Array:
@@ -84,8 +92,7 @@ def told_alike(own: Answers, seen: Answers) -> tuple[Answers, Answers]:
 
 def both(fp: Fingerprint, seen: Observation) -> tuple[Answers, Answers]:
     """The owner's and the suspect's answers to what was asked, told alike."""
-    place = {name: row for row, name in enumerate(fp.probes.ids)}
-    return told_alike(fp.answers.take([place[i] for i in seen.asked]), seen.answers)
+    return told_alike(fp.answers.take(rows_of(fp, seen.asked)), seen.answers)
 
 
 class Pairs(NamedTuple):
@@ -110,15 +117,39 @@ def pairs(fp: Fingerprint, seen: Observation) -> tuple[Pairs, Array]:
     return Pairs(first, second, np.maximum(first, second) + 1), number
 
 
+def members(number: Array) -> Array:
+    """The rows (2p,) of the pairs with these numbers (p,).
+
+    >>> members(np.array([3, 0])).tolist()
+    [6, 7, 0, 1]
+    """
+    return np.stack([2 * number, 2 * number + 1], axis=1).ravel()
+
+
+def whole(answers: Answers) -> Array:
+    """Whether both of each pair (p,) were answered, of answers to pairs in a row (2p,)."""
+    return np.asarray((answers.status == Status.OK).reshape(-1, 2).all(axis=1))
+
+
+def distances(answers: Answers) -> Array:
+    """Decision distances 1 - cos (p,) of answers to p pairs in a row, (2p,).
+
+    >>> distances(Answers.from_labels(np.array([3, 3, 0, 1]))).tolist()
+    [0.0, 1.0]
+    """
+    outputs = directions(answers)
+    return np.asarray(1 - (outputs[::2] * outputs[1::2]).sum(axis=1))
+
+
 def parted(material: Material) -> tuple[list[Model], list[Model], frozenset[str]]:
     """Innocent models and copies to choose probes with, and the roots of the innocent ones.
 
     Every fourth innocent model only sets the scale. Of fewer than 4 all do, and nothing is chosen.
     """
-    if material.screening is None and len({m.card.root for m in material.unrelated}) < 4:
+    if material.screening is None and len(roots(material.unrelated)) < 4:
         return [], [], frozenset()
     fit, _ = material.parted()
-    return list(fit.unrelated), [*fit.derived, *fit.surrogates], frozenset(m.card.root for m in fit.unrelated)
+    return list(fit.unrelated), [*fit.derived, *fit.surrogates], roots(fit.unrelated)
 
 
 def shown_twice(models: Sequence[Model], points: Array) -> list[tuple[Answers, Answers]]:
@@ -127,11 +158,18 @@ def shown_twice(models: Sequence[Model], points: Array) -> list[tuple[Answers, A
     return [(answers, answers.showing(0)) for answers in told]
 
 
+def off_by(sides: Sequence[Sequence[Model]], points: Array, off: Callable[[Answers, int], Array]) -> list[list[Array]]:
+    """What ``off`` makes of models' answers to pairs (p,): for both views of ``shown_twice``, both sides (m, p)."""
+    seen = [shown_twice(models, points) for models in sides]
+    return [
+        [np.array([off(told[view], view) for told in some]).reshape(len(some), len(points) // 2) for some in seen]
+        for view in (0, 1)
+    ]
+
+
 def recipes(models: Sequence[Model]) -> list[Array]:
     """Rows of the models of each recipe that has enough of them; all as one group if none has."""
-    names = np.array([m.card.recipe for m in models])
-    groups = [np.flatnonzero(names == name) for name in dict.fromkeys(names)]
-    return [rows for rows in groups if len(rows) >= GROUP] or [np.arange(len(models))]
+    return [np.array(rows) for rows in rows_by_recipe(models) if len(rows) >= GROUP] or [np.arange(len(models))]
 
 
 def apart(innocents: Array, copies: Array, groups: Sequence[Array], blur: float) -> Array:
@@ -148,30 +186,3 @@ def apart(innocents: Array, copies: Array, groups: Sequence[Array], blur: float)
     sides = [innocents[rows] for rows in groups]
     found = [(far.mean(axis=0) - near.mean(axis=0)) / np.sqrt(far.var(axis=0) + spread) for far in sides]
     return np.asarray(np.min(found, axis=0))
-
-
-def descend(
-    model: GradientModel,
-    starts: Array,
-    slope: Callable[[Array, Array], Array],
-    near: Callable[[Array, Array], Array],
-    rate: float,
-    steps: int,
-) -> Array:
-    """Signed gradient steps of all rows at a time, projected by ``near(points, rows)``; a row without slope is done.
-
-    ``slope(logits, rows)`` is d(loss)/d(logits) (k, classes) of the rows (k,) that are still going.
-
-    Source: Madry, Makelov, Schmidt, Tsipras, Vladu, ICLR 2018, arXiv 1706.06083.
-    """
-    at, going = np.array(starts, dtype=np.float32), np.arange(len(starts))
-    for _ in range(steps):
-        logits, pull_back = model.linearise(at[going])
-        push = slope(logits.astype(np.float64), going)
-        moved = near(at[going] - rate * np.sign(pull_back(push.astype(np.float32))), going)
-        still = push.any(axis=1)
-        at[going[still]] = moved[still]
-        going = going[still]
-        if not len(going):
-            break
-    return at

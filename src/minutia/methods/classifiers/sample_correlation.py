@@ -13,7 +13,7 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment
 from minutia.core.model import Model
 from minutia.core.probe import numbered
-from minutia.methods.classifiers.ensembles import answered
+from minutia.methods.classifiers.ensembles import answered, natural_inputs
 from minutia.methods.classifiers.relations import (
     Relation,
     apart,
@@ -69,8 +69,7 @@ class SampleCorrelation(Relation):
 
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Mix, store, re-check, choose one by one."""
-        natural = [material.inputs, *([material.held_out[0]] if material.held_out is not None else [])]
-        mixed = cut_mixed(np.concatenate(natural), self.probes * self.oversample, self.side, rng)
+        mixed = cut_mixed(natural_inputs(material), self.probes * self.oversample, self.side, rng)
         points = rng.permutation(np.unique(material.stored(mixed), axis=0))
         points = points[answered(model, points).status == Status.OK]
         if len(points) < self.probes:

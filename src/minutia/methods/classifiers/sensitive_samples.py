@@ -16,6 +16,7 @@ from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model, WeightModel
 from minutia.core.probe import numbered
+from minutia.methods.classifiers.crafting import wide
 
 MOST = 10
 """Probes that are enough, and cheap enough to ask before every deployment."""
@@ -114,7 +115,7 @@ def on_boundary(model: Model, material: Material, first: Array, second: Array) -
         first, second, labels = first[differ], second[differ], labels[differ]
     for _ in range(HALVINGS if differ.any() else 0):
         middle = (first + second) / 2
-        same = (_labels(model, middle) == labels).reshape(-1, *[1] * (first.ndim - 1))
+        same = wide(_labels(model, middle) == labels, first)
         first, second = np.where(same, middle, first), np.where(same, second, middle)
     return np.unique(material.stored(first), axis=0)
 

@@ -15,6 +15,8 @@ from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
 from minutia.methods.classifiers.boundary import agreed_labels, in_turns, noisy_twins
+from minutia.methods.classifiers.crafting import bisected, lead, wide
+from minutia.methods.classifiers.ensembles import by_recipe, roots
 from minutia.methods.classifiers.grouped import GROUP, GroupRate
 from minutia.methods.classifiers.match_rate import bits_per_probe, matched
 
@@ -132,8 +134,7 @@ class Stretched(GroupRate):
         order = in_turns(bits_per_probe(*seen), seen[1], facets, count, 1 - self.unique, rng)
         rows = (order[:, None] * self.size + np.arange(self.size)).ravel()
         arrays = {GROUP: np.repeat(np.arange(count), self.size), THRESHOLD: thresholds[order] / self.size}
-        fitted = frozenset(m.card.root for m in fit.unrelated)
-        return Enrolment(numbered(points[rows], {"channel": "array"}), arrays, fitted)
+        return Enrolment(numbered(points[rows], {"channel": "array"}), arrays, roots(fit.unrelated))
 
     def worth(self, fp: Fingerprint, shares: Array, groups: Array) -> Array:
         """Whether enough of each group's probes match."""
@@ -232,13 +233,13 @@ def cross(model: GradientModel, starts: Array, goal: Array, flatten: float, boun
         way = pull_back(slope)
         length = np.sqrt((way.reshape(len(way), -1).astype(float) ** 2).sum(axis=1)) + 1e-12
         step = np.minimum(OVERSHOOT * loss / length, longest) / length
-        at = np.clip(at - _wide(step, at) * way, low, high).astype(np.float32)
-    near, far = np.zeros(len(at)), np.ones(len(at))
-    for _ in range(HALVINGS):
-        middle = (near + far) / 2
-        inside = model.linearise(starts + _wide(middle, at) * (at - starts))[0].argmax(axis=1) == goal
-        near, far = np.where(inside, near, middle), np.where(inside, middle, far)
-    return np.asarray(starts + _wide(far, at) * (at - starts), dtype=np.float32)
+        at = np.clip(at - wide(step, at) * way, low, high).astype(np.float32)
+
+    def inside(way: Array) -> Array:
+        return np.asarray(model.linearise(starts + wide(way, at) * (at - starts))[0].argmax(axis=1) == goal)
+
+    far = bisected(inside, np.ones(len(at)), HALVINGS)
+    return np.asarray(starts + wide(far, at) * (at - starts), dtype=np.float32)
 
 
 def objective(logits: Array, goal: Array, flatten: float) -> tuple[Array, Array]:
@@ -253,26 +254,17 @@ def objective(logits: Array, goal: Array, flatten: float) -> tuple[Array, Array]
     rows = np.arange(len(goal))
     others = np.ones(logits.shape, bool)
     others[rows, goal] = False
-    rest = np.where(others, logits, -np.inf)
-    best = rest.argmax(axis=1)
-    lead = rest[rows, best] - logits[rows, goal]
+    ahead, best = lead(logits, goal)
     count = logits.shape[1] - 1
     apart = np.where(others, logits - np.where(others, logits, 0).sum(axis=1, keepdims=True) / count, 0)
     slope = flatten * 2 * apart / count
-    slope[rows, best] += lead > 0
-    slope[rows, goal] -= lead > 0
-    return np.maximum(lead, 0) + flatten * (apart**2).sum(axis=1) / count, slope.astype(np.float32)
+    slope[rows, best] += ahead < 0
+    slope[rows, goal] -= ahead < 0
+    return np.maximum(-ahead, 0) + flatten * (apart**2).sum(axis=1) / count, slope.astype(np.float32)
 
 
 def drawn(models: Sequence[Model]) -> list[Model]:
     """At most ``POOL`` models, all recipes in turn."""
-    kinds: dict[str, list[Model]] = {}
-    for model in models:
-        kinds.setdefault(model.card.recipe, []).append(model)
-    deepest = max(map(len, kinds.values()), default=0)
-    return [some[place] for place in range(deepest) for some in kinds.values() if place < len(some)][:POOL]
-
-
-def _wide(values: Array, like: Array) -> Array:
-    """One value per row (n,) in the shape of rows (n, 1, …)."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    kinds = by_recipe(models)
+    deepest = max(map(len, kinds), default=0)
+    return [some[place] for place in range(deepest) for some in kinds if place < len(some)][:POOL]

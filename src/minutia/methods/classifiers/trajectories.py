@@ -14,6 +14,7 @@ from minutia.core.method import Enrolment
 from minutia.core.model import GradientModel, Model
 from minutia.core.probe import numbered
 from minutia.methods.classifiers.boundary import agreed_labels, in_turns, noisy_twins
+from minutia.methods.classifiers.crafting import bisected, softmax, wide
 from minutia.methods.classifiers.grouped import GROUP, GroupRate
 from minutia.methods.classifiers.match_rate import bits_per_probe, matched
 
@@ -135,13 +136,13 @@ def ladder(model: GradientModel, starts: Array, goal: Array, half: int, bounds: 
     Each row has its own step size, the smallest found with which the last of the first steps has entered.
     """
     low, high = bounds
-    near, far = np.zeros(len(starts)), np.full(len(starts), high - low)
     sizes = SHRINK ** np.arange(half)
-    for _ in range(HALVINGS):
-        middle = (near + far) / 2
-        last = walked(model, starts, goal, middle[:, None] * sizes, bounds)[:, -1]
-        entered = model.linearise(last)[0].argmax(axis=1) == goal
-        near, far = np.where(entered, near, middle), np.where(entered, middle, far)
+
+    def entered(size: Array) -> Array:
+        last = walked(model, starts, goal, size[:, None] * sizes, bounds)[:, -1]
+        return np.asarray(model.linearise(last)[0].argmax(axis=1) == goal)
+
+    far = bisected(entered, np.full(len(starts), high - low), HALVINGS)
     return walked(model, starts, goal, far[:, None] * np.concatenate([sizes, sizes[::-1]]), bounds)
 
 
@@ -151,7 +152,7 @@ def walked(model: GradientModel, starts: Array, goal: Array, sizes: Array, bound
     for size in sizes.T:
         logits, pull_back = model.linearise(at)
         way = np.sign(pull_back(slope(logits, goal)))
-        at = np.clip(at + size.reshape(-1, *[1] * (at.ndim - 1)) * way, *bounds).astype(np.float32)
+        at = np.clip(at + wide(size, at) * way, *bounds).astype(np.float32)
         seen.append(at)
     return np.stack(seen, axis=1)
 
@@ -162,7 +163,6 @@ def slope(logits: Array, goal: Array) -> Array:
     >>> slope(np.array([[0.0, 0.0]]), np.array([1])).tolist()
     [[-0.5, 0.5]]
     """
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found = -powers / powers.sum(axis=1, keepdims=True)
+    found = -softmax(logits)
     found[np.arange(len(goal)), goal] += 1
     return np.asarray(found, dtype=np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minutia.core.digest import Array
+from minutia.methods.classifiers.crafting import Adam
 
 RATE = 3e-3
 """Adam's step for the weights of a verifier."""
@@ -75,17 +76,11 @@ class Descent:
     """Adam for a verifier's weights, with decoupled decay (Loshchilov and Hutter, ICLR 2019)."""
 
     def __init__(self, verifier: Verifier, decay: float = 1e-2) -> None:
-        self.verifier, self.decay, self.step = verifier, decay, 0
-        self._mean = {name: np.zeros_like(getattr(verifier, name)) for name in NAMES}
-        self._square = {name: np.zeros_like(getattr(verifier, name)) for name in NAMES}
+        self.verifier, self.decay = verifier, decay
+        self._adams = {name: Adam(getattr(verifier, name)) for name in NAMES}
 
     def advance(self, slopes: Mapping[str, Array]) -> None:
         """One step downhill."""
-        self.step += 1
         for name, slope in slopes.items():
-            mean, square = self._mean[name], self._square[name]
-            mean += 0.1 * (slope - mean)
-            square += 0.01 * (slope**2 - square)
-            moved = mean / (1 - 0.9**self.step) / (np.sqrt(square / (1 - 0.99**self.step)) + 1e-8)
             weights = getattr(self.verifier, name)
-            weights -= RATE * (moved + self.decay * weights)
+            weights -= RATE * (self._adams[name].moved(slope) + self.decay * weights)
