@@ -6,9 +6,13 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import save_file
 
+from minutia.attacks.compress import Noise
 from minutia.cli import run
+from minutia.core.material import Material
+from minutia.core.model import Plan
 from minutia.models.toy import ToyClassifier
 
 METHOD = "ipguard(probes=30,oversample=6)"
@@ -66,3 +70,23 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def toy(weights_from: ToyClassifier, path: Path) -> None:
     save_file(dict(weights_from.tensors()), path)
+
+
+def people(folder):
+    """Data, an owner, a noisy copy of him and an innocent model, as files in a folder."""
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 5, 700)
+    points = np.clip(rng.random((5, 16))[labels] + rng.normal(0, 0.4, (700, 16)), 0, 1)
+    x = np.rint(points * 255).astype(np.uint8)
+    np.savez(folder / "points.npz", x_train=x[:600], y_train=labels[:600], x_test=x[600:], y_test=labels[600:])
+    inputs = (x / np.float32(255)).astype(np.float32)
+
+    def trained(seed):
+        plan = Plan(8, learning_rate=4e-3, reset="everything")
+        return ToyClassifier.fresh((16, 12, 5)).trained(inputs[:400], labels[:400], plan, seed)
+
+    owner = trained(99)
+    thief = Material(inputs[400:600], labels[400:600], levels=256)
+    toy(owner, folder / "owner.safetensors")
+    toy(Noise().apply(owner, thief, np.random.default_rng(5)), folder / "copy.safetensors")
+    toy(trained(98), folder / "innocent.safetensors")

@@ -2,15 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
-from commands import LIKE, THIEF, TRAINING, files, inside, minutia, toy
+from commands import LIKE, THIEF, TRAINING, files, inside, minutia, people
 
 from minutia import api, catalog
-from minutia.attacks.compress import Noise
-from minutia.core.material import Material
-from minutia.core.model import Plan
-from minutia.models.toy import ToyClassifier
 from minutia.storage.files import load_fingerprint, load_null
 from minutia.storage.models import ModelStore
 from minutia.study.battery import SURROGATES
@@ -27,22 +22,7 @@ EXTRACT = ("--attack-data", THIEF, "--surrogates", "1", "--threats", "noise,prun
 def learnt(tmp_path_factory):
     """19 calibrators and 32 spent models, an owner whose copies were made in every way, suspects of known origin."""
     folder = tmp_path_factory.mktemp("learnt")
-    rng = np.random.default_rng(4)
-    labels = rng.integers(0, 5, 700)
-    points = np.clip(rng.random((5, 16))[labels] + rng.normal(0, 0.4, (700, 16)), 0, 1)
-    x = np.rint(points * 255).astype(np.uint8)
-    np.savez(folder / "points.npz", x_train=x[:600], y_train=labels[:600], x_test=x[600:], y_test=labels[600:])
-    inputs = (x / np.float32(255)).astype(np.float32)
-
-    def trained(seed):
-        plan = Plan(8, learning_rate=4e-3, reset="everything")
-        return ToyClassifier.fresh((16, 12, 5)).trained(inputs[:400], labels[:400], plan, seed)
-
-    owner = trained(99)
-    thief = Material(inputs[400:600], labels[400:600], levels=256)
-    toy(owner, folder / "owner.safetensors")
-    toy(Noise().apply(owner, thief, np.random.default_rng(5)), folder / "copy.safetensors")
-    toy(trained(98), folder / "innocent.safetensors")
+    people(folder)
     recipe = ("--like", LIKE, "--data", TRAINING, "--epochs", 8, "--learning-rate", 4e-3)
     done = minutia(folder, "null", "build", "-o", "zoo", "-n", 19, "--spent", 32, "--jobs", 1, *recipe)
     assert done.code == 0, done.err
