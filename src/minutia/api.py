@@ -23,12 +23,13 @@ from minutia.models.metered import Metered
 from minutia.storage import manifest
 from minutia.storage.commitment import commitment
 from minutia.storage.data import Dataset, load_dataset
-from minutia.storage.files import load_null, save_null, write_atomically
+from minutia.storage.files import fingerprint_bytes, load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
 from minutia.study import integrity as battery
 from minutia.study import zoo
-from minutia.study.battery import SURROGATES
+from minutia.study.battery import KNOWING, SURROGATES
 
+UNLEARN = "unlearn"
 CRAFT_COPIES = 2
 CRAFT_CHANGES = 4
 
@@ -114,6 +115,7 @@ def extract(
     student: str = "",
     attack_data: str = "",
     threats: tuple[str, ...] = THREATS,
+    reserve_for: Fingerprint | None = None,
     seed: int = 0,
     jobs: int = 0,
     progress: zoo.Progress | None = None,
@@ -124,19 +126,27 @@ def extract(
     two more of each kind that keeps weights help to order the probes and are never controls. A method that learns gets
     ``surrogates`` copies of every way of copying instead, some of them with the architecture ``student``, where one is
     given. ``attack_data`` is what they are trained on: by default the owner's own data.
+
+    ``reserve_for`` is an earlier fingerprint of the model whose probes may become known: further copies unlearn them,
+    so that this one still recognises a thief who did.
     """
     able = () if method.owner_needs in model.access else catalog.methods_for(model.access)
     require(method.name, method.owner_needs, model.spec, model.access, instead=able)
     store = derived or unrelated
+    makes = bool(copies) and store is not None and Access.TRAIN | Access.WEIGHTS in model.access
+    if reserve_for is not None:
+        _check_reserve(reserve_for, model, makes)
+        threats = tuple(dict.fromkeys([*threats, UNLEARN]))
     made: list[Entry] = []
-    if copies and store is not None and Access.TRAIN | Access.WEIGHTS in model.access:
-        thief = attack_data or data.spec
+    if makes and store is not None:
         threat_attacks(threats)  # an unknown kind is refused before anything is stored
+        thief, known = attack_data or data.spec, kept_in(store, reserve_for) if reserve_for else ""
         parent = owner_entry(store, model)
-        tasks = copy_tasks(parent, thief, copies, seed, threats)
+        tasks = copy_tasks(parent, thief, copies, seed, threats, known)
         if method.learns and surrogates:
             tasks = [task for task in tasks if task.role == "control"]
             tasks += surrogate_tasks(parent, thief, surrogates, seed, student=student)
+            tasks += knowing_tasks(parent, thief, surrogates, seed, known) if known else []
         made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     material = Material(
         data.inputs,
@@ -172,12 +182,16 @@ def build_copies(
     return zoo.build(store, tasks, jobs=jobs, progress=progress)
 
 
-def copy_tasks(owner: Entry, data: str, copies: int, seed: int, threats: tuple[str, ...] = THREATS) -> list[zoo.Task]:
+def copy_tasks(
+    owner: Entry, data: str, copies: int, seed: int, threats: tuple[str, ...] = THREATS, disclosed: str = ""
+) -> list[zoo.Task]:
     """The attacks that make controls and copies for ordering; their seeds never meet."""
     keys = threat_attacks(threats)
     keeping = [key for key in keys if catalog.attack(key).keeps_weights]
-    controls = zoo.derived_tasks(owner, data, keys, copies, role="control", seed=seed)
-    return controls + zoo.derived_tasks(owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed)
+    controls = zoo.derived_tasks(owner, data, keys, copies, role="control", seed=seed, disclosed=disclosed)
+    return controls + zoo.derived_tasks(
+        owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed, disclosed=disclosed
+    )
 
 
 def surrogate_tasks(
@@ -187,15 +201,41 @@ def surrogate_tasks(
 
     Ways that need another architecture are left out without ``student``.
     """
-    tasks = []
-    for key in SURROGATES:
-        if "student=other" in key and not student:
-            continue
-        chosen = catalog.attack(key)
-        role = "craft" if chosen.keeps_weights else "surrogate"
-        some = zoo.derived_tasks(owner, data, [chosen.key], count, role=role, seed=seed)
-        tasks += [replace(task, student=student, foreign=foreign) for task in some]
-    return tasks
+    keys = [key for key in SURROGATES if student or "student=other" not in key]
+    tasks = _learnt_from(owner, data, keys, count, seed)
+    return [replace(task, student=student, foreign=foreign) for task in tasks]
+
+
+def knowing_tasks(owner: Entry, data: str, count: int, seed: int, disclosed: str) -> list[zoo.Task]:
+    """Copies as thieves make them who know the probes of a fingerprint, ``disclosed``, a file in the store."""
+    return _learnt_from(owner, data, KNOWING, count, seed, disclosed)
+
+
+def _learnt_from(
+    owner: Entry, data: str, keys: Sequence[str], count: int, seed: int, disclosed: str = ""
+) -> list[zoo.Task]:
+    """Copies that methods learn from: such as keep the weights, and surrogates that learnt the answers."""
+    chosen = [catalog.attack(key) for key in keys]
+    return [
+        task
+        for one in chosen
+        for task in zoo.derived_tasks(
+            owner,
+            data,
+            [one.key],
+            count,
+            role="craft" if one.keeps_weights else "surrogate",
+            seed=seed,
+            disclosed=disclosed,
+        )
+    ]
+
+
+def kept_in(store: ModelStore, fp: Fingerprint) -> str:
+    """The file of a fingerprint inside a store, where the makers of copies find it."""
+    name = f"fingerprints/{fp.digest.removeprefix('sha256:')}.safetensors"
+    store.save_file(name, fingerprint_bytes(fp))
+    return name
 
 
 def threat_attacks(threats: tuple[str, ...] = THREATS) -> list[str]:
@@ -383,6 +423,19 @@ def opens(committed: str, fp: Fingerprint) -> Opened:
     if not isinstance(mark, Mark):
         raise UsageError(f"expected the fingerprint of a mark, got one of {mark.name}: 'minutia embed' makes them")
     return Opened(commitment(fp) == committed, mark.redrawn(fp))
+
+
+def _check_reserve(first: Fingerprint, model: Model, makes: bool) -> None:
+    """Refuse a reserve that could not be one: of another model, or without the copies that it must recognise."""
+    if first.owner.id != model.card.id:
+        raise UsageError(
+            f"expected an earlier fingerprint of {model.spec}, got one of {first.owner.id[:19]}…: name its own"
+        )
+    if not makes or not len(first.probes):
+        raise UsageError(
+            "expected probes that a thief could unlearn, a model that can be trained and a store for copies that do, "
+            "got less: a reserve needs --derived or --unrelated and --copies 1 or more"
+        )
 
 
 def _from_store(fp: Fingerprint, path: Path) -> Null:

@@ -218,3 +218,40 @@ def test_bench_runs_again_with_another_access_and_keeps_the_models(learnt):
     assert {name for name in files(learnt) if name.startswith("shown/models/")} == models
     shows = {json.loads(done.out)["facts"]["access"] for done in (first, other)}
     assert shows == {"labels", "scores"}
+
+
+# --- a second fingerprint in reserve
+
+
+def test_a_reserve_recognises_who_unlearnt_the_first_fingerprint(learnt):
+    """Copies that unlearnt the first one stand by when the reserve is made; how much that is worth, studies measure."""
+    options = ("--method", META, *EXTRACT, "--surrogates", "2", "--reserve-for", "fp.safetensors", "--seed", 1)
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "-o", "reserve.safetensors", *options)
+    assert done.code == 0, done.err
+    first, reserve = load_fingerprint(learnt / "fp.safetensors"), load_fingerprint(learnt / "reserve.safetensors")
+    assert reserve.threats == ("noise", "prune", "unlearn") and len(reserve.controls["unlearn"]) == 2
+    learns = [(o.answers.labels != reserve.answers.labels).any() for o in reserve.controls["unlearn"]]
+    assert all(learns) and len(reserve.probes) == 24 and first.owner.id == reserve.owner.id
+    options = ("--data", THIEF, "--disclosed", "fp.safetensors", "-o", "unlearnt.safetensors")
+    assert minutia(learnt, "attack", "toy:owner.safetensors", "unlearn", *options).code == 0
+    found = {who: verdict(learnt, who, fp="reserve.safetensors")["outcome"] for who in ("unlearnt", "copy", "innocent")}
+    assert found["unlearnt"] == found["copy"] == "match" != found["innocent"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--copies", "0"), "a reserve needs --derived or --unrelated and --copies 1 or more"),
+        (("--method", "sensitive_samples"), "expected --reserve-for with a method for the question of origin"),
+    ],
+)
+def test_a_reserve_that_could_not_be_one_is_refused(learnt, options, said):
+    wanted = ("--data", TRAINING, "--derived", "copies", "--reserve-for", "fp.safetensors", *options)
+    done = minutia(learnt, "extract", "toy:owner.safetensors", "-o", "no.safetensors", *wanted)
+    assert done.code == 2 and said in done.err and "no.safetensors" not in done.made
+
+
+def test_the_reserve_of_another_model_is_refused(learnt):
+    wanted = ("--data", TRAINING, "--derived", "copies", "--reserve-for", "fp.safetensors")
+    done = minutia(learnt, "extract", "toy:innocent.safetensors", "-o", "no.safetensors", *wanted)
+    assert done.code == 2 and "expected an earlier fingerprint of toy:innocent.safetensors" in done.err

@@ -12,7 +12,7 @@ from minutia.core.access import Access
 from minutia.core.answers import Status
 from minutia.core.fingerprint import Null, Part
 from minutia.core.portfolio import Portfolio
-from minutia.core.yardstick import LEAST_ANSWERS, RARE, powers, rejects, yardstick
+from minutia.core.yardstick import EARLY, LEAST_ANSWERS, RARE, powers, rejects, yardstick
 from minutia.stats.multiple import combine_rank_exact
 from minutia.stats.nulls import Significance, exact_binomial, rank_p
 
@@ -44,17 +44,17 @@ class Weighed(Share):
         return float(observation.arrays["weighed.x"])
 
 
-def portfolio(*methods, looks=(N,), spent=(), controls=None, parts=(LEFT, RIGHT), threats=("prune",)):
+def portfolio(*methods, looks=(N,), spent=(), controls=None, parts=(LEFT, RIGHT), threats=("prune",), n=N):
     """A fingerprint of several methods with these rows each."""
     chosen = Portfolio(methods)
-    fp = fingerprint(N, looks=looks, spent=spent, controls=controls, threats=threats)
+    fp = fingerprint(n, looks=looks, spent=spent, controls=controls, threats=threats)
     members = tuple(Part(m.key, tuple(rows)) for m, rows in zip(methods, parts, strict=True))
     return chosen, replace(fp, method=chosen.key, members=members)
 
 
-def hits(left, right):
-    """Matches on so many probes of the first and of the second member."""
-    return {*range(left), *range(12, 12 + right)}
+def hits(left, right, third=0):
+    """Matches on so many probes of the first, the second and, where there is one, the third member."""
+    return {*range(left), *range(12, 12 + right), *range(24, 24 + third)}
 
 
 SPENT = [hits(a, b) for a, b in [(0, 1), (1, 0), (2, 2), (1, 2), (3, 1), (2, 3), (0, 0), (1, 1)]]
@@ -148,6 +148,47 @@ def test_without_two_spent_models_the_unit_is_the_declared_one():
     for spent in ([], [hits(1, 1)]):
         chosen, fp = portfolio(Share(11), Share(12), spent=spent)
         assert [c.tail for c in yardstick(chosen, fp, null(fp, [1, 2, 3])).columns] == [1.0, 1.0]
+
+
+def test_early_looks_count_less_than_late_ones():
+    fp = fingerprint(12, looks=(6, 12), spent=[{0}, {1, 7}, {2, 8, 9}])
+    (column,) = yardstick(Share(12), fp, null(fp, [1, 2, 3])).columns
+    path = np.array([0.5, 0.5])
+    plain = column.scale.transform(path)
+    np.testing.assert_allclose(column.standardised(path), plain * [0.5**EARLY, 1.0])
+    np.testing.assert_allclose(column.standardised(path[:1]), plain[:1] * 0.5**EARLY)
+
+
+@dataclass(frozen=True)
+class Keen(Share):
+    """The same as the other, under a name of its own."""
+
+    name = "keen"
+
+
+COPIES = {"prune": [hits(12, 12, third) for third in (0, 0, 0, 0, 0, 6, 6, 6, 6, 6)]}
+"""All are recognised by the first two members, half of them by the third."""
+
+
+def test_a_member_far_behind_the_two_best_does_not_count():
+    """Whatever it says: neither the null's largest scores nor the suspect's hang on it."""
+    methods, parts = (Share(11), Share(12), Keen(12)), (LEFT, RIGHT, range(24, 36))
+    chosen, fp = portfolio(*methods, n=36, looks=(36,), spent=SPENT, controls=COPIES, parts=parts)
+    of = null(fp, [hits(a, b, 12) for a, b in [(0, 1), (2, 0), (1, 1), (3, 1), (0, 0), (1, 2), (2, 2), (0, 3), (1, 0)]])
+    stick = yardstick(chosen, fp, of)
+    assert [c.counts for c in stick.columns] == [True, True, False] and len(stick.ranked) == 2
+    assert chosen.judge(fp, matching(fp, "s", hits(12, 12, 0)), of, alpha=0.1).outcome == "match"
+    framed = chosen.judge(fp, matching(fp, "s", hits(0, 0, 12)), of, alpha=0.1)
+    assert framed.p_value > 0.1 and [m.counts for m in framed.members] == [True, True, False]
+    assert framed.members[2].p_value is not None
+
+
+def test_the_best_two_members_count_however_far_apart_they_are():
+    copies = {"prune": [hits(12, 0)] * 9 + [hits(12, 6)]}
+    chosen, fp = portfolio(Share(11), Share(12), spent=SPENT, controls=copies)
+    stick = yardstick(chosen, fp, null(fp, [1, 2, 3]))
+    assert [c.counts for c in stick.columns] == [True, True]
+    assert stick.columns[1].tail > stick.columns[0].tail
 
 
 # --- the joint p-value
@@ -323,7 +364,7 @@ def test_a_member_that_says_nothing_is_shown_so():
     of = null(fp, [hits(i % 3, i % 4) for i in range(19)])
     verdict = chosen.judge(fp, matching(fp, "s", N).only(fp.probes.ids[:12]), of, alpha=0.1)
     first, second = verdict.members
-    assert first.kind == "rank" and second == (Share(12).key, 0, None, None, None, "none")
+    assert first.kind == "rank" and second == (Share(12).key, 0, None, None, None, "none", True)
 
 
 def test_a_plain_method_has_no_members():

@@ -8,7 +8,7 @@ import pytest
 
 from minutia import catalog
 from minutia.core.access import Access
-from minutia.core.errors import FileError, ModelError
+from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.core.model import ModelCard
 from minutia.models.metered import Metered
@@ -112,6 +112,27 @@ def test_the_table_has_the_expected_shape_and_destroyed_models_are_apart(ran):
     assert not {"noise", "labels_only"} & {entry["label"] for entry in found["apart"]}
     assert [m["baseline"] for m in found["methods"]] == [False, True, True]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_who_knows_the_probes_meets_the_reserve_as_well(ran, points):
+    """The reserve is another fingerprint of the same method, made with copies that unlearnt the first one."""
+    result = bench.run(small(points, reserve=METHOD), ran[1], Local(1))
+    key = catalog.method(METHOD).key
+    rows = {name: [r for r in result.rows if r["method"] == name] for name in (key, f"{key} in reserve")}
+    first, second = ({r["suspect"] + r["attack"] for r in some} for some in rows.values())
+    assert {r["method"] for r in result.rows if r["label"] == "unlearn"} == {
+        *{r["method"] for r in ran[0].rows},
+        f"{key} in reserve",
+    }
+    assert second < first, "children of an ancestor have no reserve"
+    known = {r["suspect"] for r in rows[key] if r["label"] == "unlearn"}
+    assert {r["suspect"] for r in rows[f"{key} in reserve"] if r["label"] == "unlearn"} == known
+    assert [m["name"] for m in result.table["methods"] if not m["baseline"]] == ["ipguard", "ipguard in reserve"]
+
+
+def test_a_reserve_for_no_method_of_the_study_is_refused(points):
+    with pytest.raises(UsageError, match="expected a reserve for one of the methods, got stretched"):
+        small(points, reserve="stretched")
 
 
 def test_running_again_does_nothing_and_gives_the_same_table(ran, points):

@@ -45,6 +45,10 @@ def extract(
     allow: Annotated[
         str, typer.Option(help="For 'minutia check': number formats that are no change (half, bfloat16, int8, int4).")
     ] = "",
+    reserve_for: Annotated[
+        Path | None,
+        typer.Option(help="An earlier fingerprint: this one must recognise thieves who unlearnt its probes."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same digest.")] = 0,
     jobs: Annotated[int, typer.Option(min=0, help="Processes for making copies, 0 for one per core.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -61,13 +65,16 @@ def extract(
     from minutia.core.judge import unlike_owner
     from minutia.report.json import dumps
     from minutia.storage.data import load_dataset
-    from minutia.storage.files import save_fingerprint, save_null
+    from minutia.storage.files import load_fingerprint, save_fingerprint, save_null
     from minutia.storage.models import ModelStore
 
     console.check_output(output)
     chosen, owner, dataset = catalog.method(method), catalog.model(model), load_dataset(data)
     if allow and chosen.question != "integrity":
         raise UsageError(f"expected --allow with a method for 'minutia check', got {chosen.name}: leave it out")
+    first = load_fingerprint(reserve_for) if reserve_for else None
+    if first is not None and chosen.question != "origin":
+        raise UsageError(f"expected --reserve-for with a method for the question of origin, got {chosen.name}")
     if unrelated is not None and not (unrelated / "zoo.json").is_file():
         raise FileError(f"expected a store made by 'minutia null build', found no zoo.json in {unrelated}")
     if dry_run:
@@ -99,6 +106,7 @@ def extract(
             student=student,
             attack_data=attack_data,
             threats=tuple(t.strip() for t in threats.split(",")) if threats else THREATS,
+            reserve_for=first,
             seed=seed,
             jobs=jobs,
             progress=told,

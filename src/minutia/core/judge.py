@@ -153,7 +153,7 @@ def _member(column: Column, row: Array) -> Member:
     if np.isneginf(highest) or not len(column.null):
         return Member(column.fp.method, asked, score, None, None, "none")
     p = rank_p(highest, column.null.max(axis=1)).p
-    return Member(column.fp.method, asked, score, round(float(highest), 6), p, "rank")
+    return Member(column.fp.method, asked, score, round(float(highest), 6), p, "rank", column.counts)
 
 
 def relabelled(fp: Fingerprint, seen: Observation) -> bool:
@@ -270,7 +270,7 @@ def _reasons(
     outcome: Outcome, significance: Significance, stick: Yardstick, null: Null, alpha: float, flags: Sequence[str]
 ) -> list[str]:
     """Why the verdict reads as it does, in sentences."""
-    needed = calibrators_needed(alpha, "portfolio" if len(stick.ranked) < len(stick.columns) else "path")
+    needed = calibrators_needed(alpha, "portfolio" if stick.ranked and any(c.exact for c in stick.columns) else "path")
     if "null-missing" in flags:
         return [f"no null was given: {needed} unrelated models are needed to decide at alpha {alpha:g}"]
     if "null-too-small" in flags:

@@ -142,7 +142,8 @@ class Member(NamedTuple):
     """What one method of a portfolio says by itself: its score and p-value are shown, the joint p-value decides.
 
     ``standardised`` is its largest score over the looks in units of what innocent models vary by; ``kind`` is that of
-    its p-value: rank, exact, or none where it could not be measured.
+    its p-value: rank, exact, or none where it could not be measured. One that ``counts`` not sees far fewer of the
+    stored copies than the others do, and is no part of the joint p-value.
     """
 
     method: str
@@ -151,6 +152,7 @@ class Member(NamedTuple):
     standardised: float | None
     p_value: float | None
     kind: str
+    counts: bool = True
 
     def plain(self) -> dict[str, Any]:
         """As plain data for JSON."""

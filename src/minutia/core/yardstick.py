@@ -25,6 +25,10 @@ RANK_SHARE = 0.9
 """Share of alpha that is left for the rank part beside exact members, see ``combine_rank_exact``."""
 STRETCH = 2.0
 """How much larger the unit of a member is that recognises no copy where the best recognises all."""
+BEHIND = 0.2
+"""Share of the stored copies by which a member may see less than the best and still count; the best two always do."""
+EARLY = 0.1
+"""Power of the share of a member's answers that has arrived, by which early scores count less than late ones."""
 RARE = 5.5
 """How many mean excesses above the upper quartile one in a thousand lies in an exponential tail: ln(0.25/0.001)."""
 EVERYTHING = 1 << 30
@@ -38,8 +42,8 @@ class Column:
 
     ``prefixes`` are the ids of its probes at each look; before ``first`` it has too few and says nothing. ``raw``
     (m, looks) are the scores of the null, one row per root, ``own`` (looks,) those of the owner's model asked again.
-    ``tail`` is how far spent models reach, so that members with long tails do not set the bar for all. An exact method
-    has neither a scale nor a null.
+    ``tail`` is how far spent models reach, so that members with long tails do not set the bar for all. A member that
+    does not ``count`` is shown, and no part of the joint test. An exact method has neither a scale nor a null.
     """
 
     method: "Method"
@@ -51,6 +55,16 @@ class Column:
     own: Array
     raw: Array
     tail: float = 1.0
+    counts: bool = True
+
+    @cached_property
+    def weights(self) -> Array:
+        """What scores count at each look (looks,): few answers make long tails, the later looks decide more surely.
+
+        Source: O'Brien and Fleming, Biometrics 35(3), 1979.
+        """
+        sizes = np.array([max(len(p), 1) for p in self.prefixes], dtype=float)
+        return np.asarray((sizes / sizes[-1]) ** EARLY)
 
     @cached_property
     def null(self) -> Array:
@@ -73,7 +87,8 @@ class Column:
         """Scores in units of what innocent models vary by; minus infinity where there is none."""
         found = np.full(path.shape, -np.inf)
         if self.scale is not None and self.first < path.shape[-1]:
-            found[..., self.first :] = self.scale.transform(path[..., self.first :]) / self.tail
+            weights = self.weights[self.first : path.shape[-1]]
+            found[..., self.first :] = self.scale.transform(path[..., self.first :]) * weights / self.tail
         return found
 
     def significance(self, path: Array) -> Significance:
@@ -100,8 +115,8 @@ class Yardstick:
 
     @cached_property
     def ranked(self) -> tuple[Column, ...]:
-        """Columns that are judged by rank among the null."""
-        return tuple(c for c in self.columns if not c.exact)
+        """Columns that are judged together by rank among the null."""
+        return tuple(c for c in self.columns if c.counts and not c.exact)
 
     @cached_property
     def highest(self) -> Array:
@@ -116,7 +131,7 @@ class Yardstick:
 
     def standardised(self, path: Array) -> Array:
         """Of the ranked columns: standardised scores (ranked, looks)."""
-        rows = [c.standardised(p) for c, p in zip(self.columns, path, strict=True) if not c.exact]
+        rows = [c.standardised(p) for c, p in zip(self.columns, path, strict=True) if c in self.ranked]
         return np.array(rows).reshape(len(rows), path.shape[1])
 
     def shown(self, path: Array) -> Array:
@@ -147,7 +162,7 @@ class Yardstick:
         from another rung of the ladder, and still be nowhere near the owner's model. Exact tests need no such care.
         """
         seen = self.standardised(path)
-        rows = [row for row, c in zip(path, self.columns, strict=True) if not c.exact]
+        rows = [row for row, c in zip(path, self.columns, strict=True) if c in self.ranked]
         near = [row >= c.halfway[: len(row)] for row, c in zip(rows, self.ranked, strict=True)]
         careful = np.where(np.array(near).reshape(seen.shape), seen, -np.inf)
         return rejects(self._combined(self._rank(careful), path), alpha)
@@ -165,7 +180,7 @@ class Yardstick:
         return rank_p(seen.max(), self.highest)
 
     def _combined(self, rank: Significance, path: Array) -> Significance:
-        if len(self.ranked) == len(self.columns):
+        if not any(c.exact for c in self.columns):
             return rank
         found = [c.significance(row) for row, c in zip(path, self.columns, strict=True) if c.exact]
         parts = [p for p in found if p.p is not None]
@@ -225,15 +240,19 @@ def yardstick(
 
 
 def _by_coverage(columns: Sequence[Column], copies: Mapping[str, Sequence[Observation]]) -> list[Column]:
-    """Larger units for members that recognise fewer of the stored copies than the best one does.
+    """Larger units for members that recognise fewer of the stored copies than the best one; far behind, none counts.
 
     A member that sees little and strays far would otherwise set a bar that the evidence of the best cannot pass; its
-    own evidence must be the stronger for it. One number per member, fixed by the owner's own copies.
+    own evidence must be the stronger for it. The best two always count: one alone could be evaded. All of it is fixed
+    by the owner's own copies, before any suspect is seen.
     """
     share = [_coverage(column, copies) for column in columns]
-    best = max((s for s, c in zip(share, columns, strict=True) if not c.exact), default=0.0)
+    ranked = sorted((s for s, c in zip(share, columns, strict=True) if not c.exact), reverse=True)
+    if not ranked:
+        return list(columns)
+    least = min([ranked[0] - BEHIND, *ranked[1:2]])
     return [
-        c if c.exact else replace(c, tail=c.tail * (1 + STRETCH * (best - s)))
+        c if c.exact else replace(c, tail=c.tail * (1 + STRETCH * (ranked[0] - s)), counts=s >= least)
         for s, c in zip(share, columns, strict=True)
     ]
 
@@ -317,7 +336,7 @@ def _strongest_per_root(seen: Sequence[Observation], paths: Array) -> Array:
 def powers(stick: Yardstick, fp: Fingerprint, alpha: float) -> Mapping[str, float]:
     """Share of the stored copies of each kind that would be convicted; with a null too small, at its smallest level."""
     kinds = sorted(fp.controls, key=lambda kind: (_place(fp.threats, kind), kind))
-    share = 1.0 if len(stick.ranked) == len(stick.columns) else RANK_SHARE
+    share = RANK_SHARE if any(c.exact for c in stick.columns) else 1.0
     level = max(alpha, 1 / (share * (1 + stick.m))) if stick.ranked and stick.m else alpha
     return {kind: float(np.mean([stick.convicts(stick.path(o), level) for o in fp.controls[kind]])) for kind in kinds}
 

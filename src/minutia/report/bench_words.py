@@ -41,8 +41,7 @@ def ordered(table: Table) -> list[Entry]:
 
 def names(table: Table) -> dict[str, str]:
     """A short name for every method's key: parameters only where they tell two methods of one name apart."""
-    keys = [m["method"] for m in table["methods"]]
-    parsed = {key: _parsed(key) for key in keys}
+    parsed = {m["method"]: (m["name"], _parameters(m["method"])) for m in table["methods"]}
     found = {}
     for key, (name, parameters) in parsed.items():
         twins = [other for k, (n, other) in parsed.items() if n == name and k != key]
@@ -54,12 +53,13 @@ def names(table: Table) -> dict[str, str]:
     return {key: clean(key, 120) if n in clashing else n for key, n in found.items()}
 
 
-def _parsed(key: str) -> tuple[str, dict[str, str]]:
+def _parameters(key: str) -> dict[str, str]:
+    """Of one method; several in one, and such as no parser understands, have none."""
     try:
         found = split_key(key)
     except UsageError:
-        return key, {}
-    return found.name, {**found.parameters, **({"version": str(found.version)} if found.version != 1 else {})}
+        return {}
+    return {**found.parameters, **({"version": str(found.version)} if found.version != 1 else {})}
 
 
 def groups(table: Table) -> dict[str, list[str]]:

@@ -113,7 +113,7 @@ def _members(verdict: Verdict) -> "Table":
     told = sorted(verdict.members, key=lambda m: -1e9 if m.standardised is None else -m.standardised)
     for m in told:
         reach = DASH if m.standardised is None or missing(m.standardised) else f"{m.standardised:.2f}"
-        name = clean(m.method.partition("(")[0], 60)
+        name = clean(m.method.partition("(")[0], 60) + ("" if m.counts else " (not counted: sees fewer copies)")
         cells = (name, str(m.asked), format_score(m.score), reach, format_p(m.p_value))
         table.add_row(*(Text(cell) for cell in cells))
     return table

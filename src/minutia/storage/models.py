@@ -88,9 +88,13 @@ class ModelStore:
     def keep(self, digest: str, value: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         """Write a finished job's files, then remember that it is done."""
         for name, content in files.items():
-            if not (self.root / name).is_file():
-                write_atomically(self.root / name, content, private=not name.startswith("models/"))
+            self.save_file(name, content)
         self.journal.put({digest: canonical_json({"value": value, "files": sorted(files)}).encode()})
+
+    def save_file(self, name: str, content: bytes) -> None:
+        """Write a file that is named by its content, once; all but weights are for the owner's eyes alone."""
+        if not (self.root / name).is_file():
+            write_atomically(self.root / name, content, private=not name.startswith("models/"))
 
     def write_manifest(self, header: Mapping[str, Any], entries: Iterator[Entry] | list[Entry]) -> None:
         """Replace the manifest."""

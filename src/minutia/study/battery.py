@@ -96,6 +96,9 @@ SURROGATES = (
 )
 """Ways in which an owner copies his own model, on his own data, for methods that learn what copies have in common."""
 
+KNOWING = ("unlearn", "unlearn(share=0.5)", "boundary_training(known=probes)")
+"""Ways in which an owner copies his own model as thieves would who know the probes, for a fingerprint in reserve."""
+
 FURTHER: Mapping[str, str] = {"fold_norms": "laundering"}
 """Attacks that not every model allows (here: those with batch norms), with the group in which they are shown."""
 

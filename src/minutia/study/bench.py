@@ -19,7 +19,7 @@ from minutia.study import claims, zoo
 from minutia.study.battery import knows_probes
 from minutia.study.cases import Enrol, Trial
 from minutia.study.file import DISJOINT, Study, Wanted, study_attacks
-from minutia.study.house import ANCESTOR, House, Suspect
+from minutia.study.house import ANCESTOR, RESERVE, House, Suspect
 from minutia.study.table import About, table
 from minutia.study.work import Engine, Progress, perform
 
@@ -51,6 +51,7 @@ def run(study: Study, root: Path, engine: Engine, *, told: Told | None = None) -
     bench.copies(houses)
     bench.enrol(houses)
     bench.adapt(houses)
+    bench.reserve(houses)
     accused = claims.run(study, store, engine, houses, bench.told("false claims"))
     rows = bench.trials(houses)
     about = About(
@@ -256,23 +257,46 @@ class _Bench:
     def enrol(self, houses: Sequence[House]) -> None:
         """Every owner with every method."""
         pairs = [(house, catalog.method(key).key) for house in houses for key in self.study.all_methods]
-        jobs = [
-            Enrol(
-                key,
-                house.owner,
-                self.study.data.owner,
-                tuple(house.calibrators),
-                house.rung,
-                zoo.seed_of(house.seed, "enrol"),
-                tuple(house.spent),
-                tuple(house.craft),
-                tuple(house.controls),
-                tuple(house.surrogates),
-            )
-            for house, key in pairs
-        ]
-        found = perform(self.store, jobs, self.engine, progress=self.told("fingerprints"), tolerant=True)
-        for (house, key), value in zip(pairs, found, strict=True):
+        self._enrol([(house, key, self._enrolment(house, key)) for house, key in pairs], "fingerprints")
+
+    def reserve(self, houses: Sequence[House]) -> None:
+        """A second fingerprint of one method: it knows copies that unlearnt the first one."""
+        if not self.study.reserve:
+            return
+        key, data = catalog.method(self.study.reserve).key, self.study.data.owner
+        chosen = [h for h in houses if h.name == "scratch" and "fingerprint" in h.enrolled[key]]
+        wanted = []
+        for house in chosen:
+            known, count = house.enrolled[key]["fingerprint"], max(self.study.counts.surrogates, 1)
+            wanted.append(api.knowing_tasks(house.owner, data, count, house.seed, known))
+        made = iter(self._build([task for tasks in wanted for task in tasks], "copies that unlearnt the first probes"))
+        jobs = []
+        for house, tasks in zip(chosen, wanted, strict=True):
+            more = tuple(next(made) for _ in tasks)
+            job = self._enrolment(house, key)
+            second = zoo.seed_of(house.seed, "enrol", "reserve")
+            job = replace(job, seed=second, craft=(*job.craft, *more))
+            jobs.append((house, key + RESERVE, job))
+        self._enrol(jobs, "reserves")
+
+    def _enrolment(self, house: House, key: str) -> Enrol:
+        return Enrol(
+            key,
+            house.owner,
+            self.study.data.owner,
+            tuple(house.calibrators),
+            house.rung,
+            zoo.seed_of(house.seed, "enrol"),
+            tuple(house.spent),
+            tuple(house.craft),
+            tuple(house.controls),
+            tuple(house.surrogates),
+        )
+
+    def _enrol(self, wanted: Sequence[tuple[House, str, Enrol]], title: str) -> None:
+        jobs = [job for _, _, job in wanted]
+        found = perform(self.store, jobs, self.engine, progress=self.told(title), tolerant=True)
+        for (house, key, _), value in zip(wanted, found, strict=True):
             trained = sum(e.card.fidelity.get("seconds", 0.0) for e in house.helpers)
             house.enrolled[key] = {**value, "auxiliary_seconds": trained}
 
@@ -283,7 +307,7 @@ class _Bench:
             for house in houses
             for key in house.enrolled
             for suspect in house.suspects
-            if suspect.only in ("", key)
+            if suspect.meets(key)
         ]
         companions = {house.seed: house.companion for house in houses if house.companion}
         asked = [self._trial(s, found, companions) for s, _, found in cases]

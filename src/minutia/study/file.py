@@ -92,11 +92,15 @@ class Curve(_Part):
 
 
 class Study(_Part):
-    """A whole study; ``attacks`` and ``without`` name groups of the battery or attacks, ``all`` is the battery."""
+    """A whole study; ``attacks`` and ``without`` name groups of the battery or attacks, ``all`` is the battery.
+
+    ``reserve`` is one of ``methods``: it is enrolled once more, and whoever got to know its probes is tried with both.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     methods: tuple[str, ...] = ("ipguard",)
+    reserve: str = ""
     attacks: tuple[str, ...] = ("all",)
     without: tuple[str, ...] = ()
     claims: tuple[str, ...] = ("transferable", "post_hoc")
@@ -124,6 +128,8 @@ class Study(_Part):
         """Names are known and data sets fit together, before hours of work."""
         for key in self.methods:
             catalog.method(key)
+        if self.reserve and self.reserve not in self.methods:
+            raise UsageError(f"expected a reserve for one of the methods, got {self.reserve}: name it there as well")
         for key in self.claims:
             catalog.claim(key)
         list(study_attacks(self))

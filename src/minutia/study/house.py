@@ -10,6 +10,10 @@ ANCESTOR = "same public ancestor, other fine-tune"
 """The rung on which owner, null models and innocents are children of one ancestor."""
 
 
+RESERVE = " in reserve"
+"""Ends the key of a method under which its second fingerprint stands, the one that nobody knows."""
+
+
 @dataclass(frozen=True)
 class Suspect:
     """A model on trial and what a table must know of it; ``entry`` is the reason where it could not be made.
@@ -30,6 +34,10 @@ class Suspect:
     x: float | None = None
     only: str = ""
     along: str = ""
+
+    def meets(self, method: str) -> bool:
+        """Whether it is tried with the fingerprint of this method; who knows one is tried with its reserve too."""
+        return self.only in ("", method.removesuffix(RESERVE))
 
 
 @dataclass

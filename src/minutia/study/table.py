@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from minutia.core.fingerprint import HARDEST_RUNG
+from minutia.core.keys import split_chain
 from minutia.stats.intervals import clopper_pearson, clustered
 from minutia.stats.nulls import type_one_bound_over
 from minutia.stats.ranking import aruc, auc
 from minutia.storage.tables import SCHEMA, digest
+from minutia.study.house import RESERVE
 
 ALPHAS = ("0.01", "0.05")
 APART = ("destroyed", "diverged", "failed", "not-applicable")
@@ -67,7 +69,7 @@ def distinct(rows: Sequence[Row]) -> list[Row]:
 
 def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
     """One method: its speed, every attack, every rung, its curves."""
-    name = key.partition("(")[0]
+    name = _name(key)
     prints = [f for f in about.fingerprints if f["method"] == key]
     asked = [row for row in rows if row["state"] in ("fine", "destroyed")]
     fair = [row for row in asked if row["state"] == "fine" and not row["curve"]]
@@ -95,6 +97,17 @@ def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
         "lost": _by_accuracy_lost([r for r in asked if r["truth"] == "derived" and r["state"] == "fine"]),
         "queries": [{"label": label, "points": _query_points(some)} for label, some in _by("group", copies) if label],
     }
+
+
+def _name(key: str) -> str:
+    """The name of a method: several in one are a portfolio, and a second fingerprint says that it is one.
+
+    >>> _name("ipguard(probes=9)@1"), _name("a()@1+b()@1"), _name("a()@1 in reserve")
+    ('ipguard', 'portfolio', 'a in reserve')
+    """
+    own = key.removesuffix(RESERVE)
+    name = "portfolio" if len(split_chain(own)) > 1 else own.partition("(")[0]
+    return name + key[len(own) :]
 
 
 def _attack(label: str, rows: Sequence[Row], innocents: Sequence[float]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from minutia.core.probe import numbered
 from minutia.storage.data import load_dataset
 from minutia.storage.files import load_fingerprint
 from minutia.storage.models import Entry, ModelStore, load_weights, weights_file
+from minutia.study.battery import knows_probes
 from minutia.study.engines import Local
 from minutia.study.work import Engine, Made, Progress, perform
 
@@ -138,11 +139,23 @@ def unrelated_tasks(spec: str, data: str, count: int, *, role: str, rung: str, p
     return [Task(role, rung, spec, data, seed_of(seed, role, rung, i), plan) for i in range(count)]
 
 
-def derived_tasks(parent: Entry, data: str, attacks: Iterable[str], copies: int, *, role: str, seed: int) -> list[Task]:
-    """Copies of one parent, several per attack; data is the attacker's own."""
+def derived_tasks(
+    parent: Entry, data: str, attacks: Iterable[str], copies: int, *, role: str, seed: int, disclosed: str = ""
+) -> list[Task]:
+    """Copies of one parent, several per attack; data is the attacker's own, ``disclosed`` the probes he knows."""
     spec = architecture(parent.spec)
     return [
-        Task(role, catalog.attack(key).kind, spec, data, seed_of(seed, role, key, i), Plan(), key, parent)
+        Task(
+            role,
+            catalog.attack(key).kind,
+            spec,
+            data,
+            seed_of(seed, role, key, i),
+            Plan(),
+            key,
+            parent,
+            disclosed=disclosed if knows_probes(key) else "",
+        )
         for key in attacks
         for i in range(copies)
     ]
