@@ -51,7 +51,7 @@ def scene(tmp_path_factory):
     np.savez(root / "points.npz", x_train=np.rint(x * 255).astype(np.uint8), y_train=labels)
     recipe = api.Recipe(SPEC, str(root / "points.npz"), PLAN)
     store = ModelStore(root / "zoo")
-    minutia.build_null(store, recipe, calibrators=9, spent=4, jobs=1)
+    minutia.build_null(store, recipe, calibrators=9, spent=4, spent_halves=0, jobs=1)
     data = minutia.load_dataset(recipe.data)
     owner = ToyClassifier.fresh((8, 10, 4)).trained(data.inputs, data.labels, replace(PLAN, reset="everything"), 77)
     save_file(dict(owner.tensors()), root / "owner.safetensors")
@@ -136,7 +136,7 @@ def test_a_store_holds_one_population_however_it_was_filled(scene, tmp_path):
     with pytest.raises(UsageError, match="one declared null population"):
         minutia.collect_null(store, [SPEC], rung="two")
     with pytest.raises(UsageError, match="one declared null population"):
-        minutia.build_null(store, scene.recipe, calibrators=1, spent=0)
+        minutia.build_null(store, scene.recipe, calibrators=1, spent=0, spent_halves=0)
     header, entries = store.manifest()
     assert (header["rung"], len(entries)) == ("one", 1)
 
@@ -168,7 +168,7 @@ def test_a_store_that_grew_is_asked_again(scene, tmp_path):
 
     shutil.copytree(scene.root / "zoo", tmp_path / "zoo")
     assert minutia.null_from(scene.fp, [tmp_path / "zoo"]).m == 9
-    minutia.build_null(ModelStore(tmp_path / "zoo"), scene.recipe, calibrators=11, spent=4, jobs=1)
+    minutia.build_null(ModelStore(tmp_path / "zoo"), scene.recipe, calibrators=11, spent=4, spent_halves=0, jobs=1)
     assert minutia.null_from(scene.fp, [tmp_path / "zoo"]).m == 11
 
 

@@ -22,13 +22,14 @@ from minutia.models import reruns
 from minutia.models.metered import Metered
 from minutia.storage import manifest
 from minutia.storage.commitment import commitment
-from minutia.storage.data import Dataset, load_dataset
+from minutia.storage.data import Dataset, halves, load_dataset
 from minutia.storage.files import fingerprint_bytes, load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
 from minutia.study import integrity as battery
 from minutia.study import zoo
 from minutia.study.battery import KNOWING, SURROGATES
 
+HALF_RUNG = "half of the data, same recipe"
 UNLEARN = "unlearn"
 CRAFT_COPIES = 2
 CRAFT_CHANGES = 4
@@ -56,16 +57,19 @@ def build_null(
     *,
     calibrators: int = 111,
     spent: int = 80,
+    spent_halves: int = 20,
     seed: int = 0,
     jobs: int = 0,
     progress: zoo.Progress | None = None,
 ) -> list[Entry]:
     """Train unrelated models of one rung: calibrators that will decide, and spent ones that screen probes.
 
-    Every model has its own seed; the same call after a kill continues. Returns all entries of the store.
+    ``spent_halves`` more are trained on each half of the data, so that methods that learn do not take models of other
+    data for copies. Every model has its own seed; the same call after a kill continues. Returns all entries of the
+    store.
     """
     store.check_population(recipe.plain())
-    tasks = null_tasks(recipe, calibrators, spent, seed)
+    tasks = null_tasks(recipe, calibrators, spent, seed) + half_tasks(recipe, spent_halves, seed)
     made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     if len({entry.card.id for entry in made}) < len(made):
         raise ModelError(
@@ -82,6 +86,17 @@ def null_tasks(recipe: Recipe, calibrators: int, spent: int, seed: int) -> list[
         for role, count in (("calibrator", calibrators), ("spent", spent))
         for task in zoo.unrelated_tasks(
             recipe.like, recipe.data, count, role=role, rung=recipe.rung, plan=recipe.plan, seed=seed
+        )
+    ]
+
+
+def half_tasks(recipe: Recipe, count: int, seed: int) -> list[zoo.Task]:
+    """Spent models that know half of the data, ``count`` for each half."""
+    return [
+        task
+        for half in halves(recipe.data)
+        for task in zoo.unrelated_tasks(
+            recipe.like, half, count, role="spent", rung=HALF_RUNG, plan=recipe.plan, seed=seed
         )
     ]
 
@@ -111,7 +126,7 @@ def extract(
     unrelated: ModelStore | None = None,
     derived: ModelStore | None = None,
     copies: int = 9,
-    surrogates: int = 6,
+    surrogates: int = 4,
     student: str = "",
     attack_data: str = "",
     threats: tuple[str, ...] = THREATS,
@@ -124,8 +139,9 @@ def extract(
 
     ``copies`` of each kind of theft in ``threats`` are made in ``derived`` (0: none) if the model can be trained;
     two more of each kind that keeps weights help to order the probes and are never controls. A method that learns gets
-    ``surrogates`` copies of every way of copying instead, some of them with the architecture ``student``, where one is
-    given. ``attack_data`` is what they are trained on: by default the owner's own data.
+    ``surrogates`` copies of every way of copying instead and half as many on each half of the data, some of them with
+    the architecture ``student``, where one is given. ``attack_data`` is what they are trained on, by default the
+    owner's own data.
 
     ``reserve_for`` is an earlier fingerprint of the model whose probes may become known: further copies unlearn them,
     so that this one still recognises a thief who did.
@@ -197,12 +213,16 @@ def copy_tasks(
 def surrogate_tasks(
     owner: Entry, data: str, count: int, seed: int, *, student: str = "", foreign: str = ""
 ) -> list[zoo.Task]:
-    """Copies of one owner in many ways, ``count`` of each, for methods that learn what copies have in common.
+    """Copies of one owner in many ways, for methods that learn what copies have in common.
 
-    Ways that need another architecture are left out without ``student``.
+    ``count`` of each way are made with the data, and half as many with each half of it: together with unrelated models
+    of these halves they teach what is the owner's and what is the data's. Ways that need another architecture are left
+    out without ``student``.
     """
     keys = [key for key in SURROGATES if student or "student=other" not in key]
     tasks = _learnt_from(owner, data, keys, count, seed)
+    for place, half in enumerate(halves(data)):
+        tasks += _learnt_from(owner, half, keys, count // 2, zoo.seed_of(seed, "half", place))
     return [replace(task, student=student, foreign=foreign) for task in tasks]
 
 

@@ -18,7 +18,7 @@ from minutia.models.toy import ToyClassifier
 METHOD = "ipguard(probes=30,oversample=6)"
 LIKE = "toy:mlp?sizes=16-12-5&seed=0"
 TRAINING, THIEF = "points.npz?rows=0:400", "points.npz?rows=400:600"
-BUILD = ("--like", LIKE, "--data", TRAINING, "--epochs", "8", "--jobs", "1", "--spent", "6")
+BUILD = ("--like", LIKE, "--data", TRAINING, "--epochs", "8", "--jobs", "1", "--spent", "6", "--spent-halves", "0")
 EXTRACT = ("--data", TRAINING, "--attack-data", THIEF, "--unrelated", "zoo", "--jobs", "1", "--method", METHOD)
 
 

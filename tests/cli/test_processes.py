@@ -155,7 +155,22 @@ def timeless(entry):
 
 def test_a_killed_build_is_the_same_in_the_end(place):
     """kill -9 from outside, then the same command: the manifest is that of an undisturbed build."""
-    command = ("null", "build", "--like", LIKE, "--data", "points.npz?rows=0:400", "--epochs", 8, "-n", 40, "--jobs", 1)
+    command = (
+        "null",
+        "build",
+        "--like",
+        LIKE,
+        "--data",
+        "points.npz?rows=0:400",
+        "--epochs",
+        8,
+        "-n",
+        40,
+        "--spent-halves",
+        0,
+        "--jobs",
+        1,
+    )
     child = started(place, *command, "-o", "killed")
     waited_for(place / "killed", 4)
     os.killpg(child.pid, signal.SIGKILL)

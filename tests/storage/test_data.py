@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minutia.core.errors import FileError, MinutiaError, UsageError
-from minutia.storage.data import Dataset, load_dataset, preload
+from minutia.storage.data import Dataset, halves, load_dataset, preload
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.random((10, 3), dtype=np.float32), np.arange(10) % 3
@@ -185,6 +185,17 @@ def test_rows_are_counted_before_classes_so_that_parts_stay_apart(tmp_path):
     np.testing.assert_array_equal(rest.inputs, X[[6, 7]])
 
 
+@pytest.mark.parametrize("rows", ["", "rows=1:8&"])
+def test_parts_are_disjoint_and_make_up_the_whole(tmp_path, rows):
+    spec = saved(tmp_path / "d.npz", x_train=X[:8], y_train=Y[:8], x_test=X[8:], y_test=Y[8:])
+    whole = load_dataset(f"{spec}?{rows}classes=0:3").inputs
+    parts = [load_dataset(f"{spec}?{rows}part={k}/3").inputs for k in (1, 2, 3)]
+    assert sum(map(len, parts)) == len(whole)
+    np.testing.assert_array_equal(parts[1], whole[1::3])
+    halved = [load_dataset(half).inputs for half in halves(f"{spec}?{rows}part=2/3")]
+    np.testing.assert_array_equal(np.concatenate(halved)[np.argsort([0, 2, 1][: len(parts[1])])], parts[1])
+
+
 @pytest.mark.parametrize(
     ("kept", "labels", "old"), [("0:2", [0, 1], [0, 1]), ("1:3", [0, 1], [1, 2]), ("-2:", [0, 1], [1, 2])]
 )
@@ -208,7 +219,11 @@ def test_classes_are_chosen_in_both_parts_and_numbered_from_0(tmp_path, kept, la
         ("rows=0:2&rows=3:4", "give each once"),
         ("classes=", "as name=value"),
         ("rows=0:2&", "expected options"),
-        ("size=8", r"expected options \(rows, classes, content\)"),
+        ("part=0/2", "expected part=K/N with K from 1 to N, got part=0/2"),
+        ("part=3/2", "expected part=K/N"),
+        ("part=half", "part=1/2 is one half"),
+        ("part=9/9", "got none"),
+        ("size=8", r"expected options \(rows, part, classes, content\)"),
         ("content=txt", "did you mean text"),
     ],
 )

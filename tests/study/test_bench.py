@@ -114,9 +114,9 @@ def test_the_table_has_the_expected_shape_and_destroyed_models_are_apart(ran):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_who_knows_the_probes_meets_the_reserve_as_well(ran, points):
+def test_who_knows_the_probes_meets_the_reserve_as_well(ran, points, tmp_path):
     """The reserve is another fingerprint of the same method, made with copies that unlearnt the first one."""
-    result = bench.run(small(points, reserve=METHOD), ran[1], Local(1))
+    result = bench.run(small(points, reserve=METHOD), tmp_path, Local(1))
     key = catalog.method(METHOD).key
     rows = {name: [r for r in result.rows if r["method"] == name] for name in (key, f"{key} in reserve")}
     first, second = ({r["suspect"] + r["attack"] for r in some} for some in rows.values())

@@ -1,5 +1,6 @@
 """The portfolio of the house on digits, judged from labels alone: what it convicts, and whom it must not."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from minutia import api, catalog
 from minutia.core.access import Access
+from minutia.core.answers import Answers, Observation
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
 from minutia.core.material import Material
 from minutia.core.method import Method
@@ -32,19 +34,31 @@ class Lab(NamedTuple):
 
     store: ModelStore
     owner: Entry
-    innocents: list[Entry]
+    strangers: dict[str, list[Entry]]
+    learnt: list[Entry]
     method: Method
     fp: Fingerprint
     null: Null
 
     def judged(self, entry: Entry) -> Verdict:
-        suspect = Metered(zoo.open_entry(self.store, entry), only=Access.LABELS)
-        return self.method.verify(self.fp, suspect, self.null, early=False)
+        return self.method.judge(self.fp, self.seen(entry), self.null, alpha=0.01)
 
-    def stolen(self, attack: str, copies: int = 4) -> list[Verdict]:
+    def seen(self, entry: Entry) -> Observation:
+        """What somebody stored answers, labels alone."""
+        suspect = Metered(zoo.open_entry(self.store, entry), only=Access.LABELS)
+        return self.method.asked(suspect, self.fp.probes)
+
+    def copies(self, attack: str, count: int = 4, disclosed: str = "") -> list[Entry]:
         """Copies that a thief makes on data which the owner never saw."""
-        tasks = zoo.derived_tasks(self.owner, THIEF, [catalog.attack(attack).key], copies, role="suspect", seed=SEED)
-        return [self.judged(entry) for entry in zoo.build(self.store, tasks)]
+        key = catalog.attack(attack).key
+        return zoo.build(
+            self.store,
+            zoo.derived_tasks(self.owner, THIEF, [key], count, role="suspect", seed=SEED, disclosed=disclosed),
+        )
+
+    def stolen(self, attack: str, count: int = 4) -> list[Verdict]:
+        """What is said of such copies."""
+        return [self.judged(entry) for entry in self.copies(attack, count)]
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +69,30 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         role: zoo.unrelated_tasks(SPEC, OWN, count, role=role, rung=HARDEST_RUNG, plan=PLAN, seed=SEED)
         for role, count in COUNTS.items()
     }
+    tasks["spent"] += api.half_tasks(api.Recipe(SPEC, OWN, PLAN), 12, SEED)
     strangers = {role: zoo.build(store, some) for role, some in tasks.items()}
-    copies = zoo.build(store, api.surrogate_tasks(owner, OWN, 6, SEED, student=STUDENT, foreign=FOREIGN))
+    learnt = zoo.build(store, api.surrogate_tasks(owner, OWN, 4, SEED, student=STUDENT, foreign=FOREIGN))
+    return enrolled(store, owner, strangers, learnt, SEED)
+
+
+def enrolled(store: ModelStore, owner: Entry, strangers: dict[str, list[Entry]], learnt: list[Entry], seed: int) -> Lab:
+    """The owner's fingerprint and its null."""
     opened = {role: [zoo.open_entry(store, e) for e in some] for role, some in strangers.items()}
     data = load_dataset(OWN)
     material = Material(
         data.inputs,
         data.labels,
         unrelated=opened["spent"],
-        derived=[zoo.open_entry(store, e) for e in copies if e.role == "craft"],
-        surrogates=[zoo.open_entry(store, e) for e in copies if e.role == "surrogate"],
+        derived=[zoo.open_entry(store, e) for e in learnt if e.role == "craft"],
+        surrogates=[zoo.open_entry(store, e) for e in learnt if e.role == "surrogate"],
         bounds=data.bounds,
         levels=data.levels,
         held_out=(data.test_inputs, data.test_labels),
     )
     method = catalog.method("portfolio")
-    fp = method.extract(zoo.open_entry(store, owner), material, seed=SEED)
+    fp = method.extract(zoo.open_entry(store, owner), material, seed=seed)
     null = Null("unrelated", tuple(method.asked(m, fp.probes) for m in opened["calibrator"]))
-    return Lab(store, owner, strangers["innocent"], method, fp, null)
+    return Lab(store, owner, strangers, learnt, method, fp, null)
 
 
 def test_every_member_is_enrolled_and_speaks_for_itself(lab: Lab) -> None:
@@ -88,12 +108,46 @@ def test_every_copy_that_keeps_weights_is_convicted_from_labels(lab: Lab, attack
 
 
 def test_most_students_that_learnt_his_answers_are_convicted_from_labels(lab: Lab) -> None:
-    verdicts = lab.stolen("distil", copies=8)
+    verdicts = lab.stolen("distil", count=8)
     assert sum(v.outcome == "match" for v in verdicts) >= 5, [v.p_value for v in verdicts]
     assert all(v.outcome != "no-match" for v in verdicts)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
 def test_false_alarms_among_fresh_innocents_stay_within_the_bound(lab: Lab, alpha: float) -> None:
-    ps = np.array([lab.judged(entry).p_value for entry in lab.innocents])
+    ps = np.array([lab.judged(entry).p_value for entry in lab.strangers["innocent"]])
     assert len(ps) == 40 and np.sum(ps <= alpha) <= type_one_bound(40, 111, alpha)
+
+
+@pytest.mark.parametrize("member", ["metaclassifier", "conferrable", "ipguard"])
+def test_one_member_that_is_evaded_does_not_sink_the_verdict(lab: Lab, member: str) -> None:
+    """On the probes of one member copies answer as an innocent model does; the other members still convict them."""
+    (place,) = [i for i, part in enumerate(lab.fp.members) if part.method.startswith(member)]
+    rows = list(lab.fp.members[place].rows)
+    innocent = lab.seen(lab.strangers["innocent"][0]).answers.labels
+    outcomes = []
+    for attack in KEPT[:4]:
+        for entry in lab.copies(attack, 2):
+            seen = lab.seen(entry)
+            labels = seen.answers.labels.copy()
+            labels[rows] = innocent[rows]
+            evading = replace(seen, answers=Answers.from_labels(labels))
+            verdict = lab.method.judge(lab.fp, evading, lab.null, alpha=0.01)
+            assert np.isclose(
+                verdict.members[place].p_value, lab.judged(lab.strangers["innocent"][0]).members[place].p_value
+            )
+            outcomes.append(verdict.outcome)
+    assert len(outcomes) == 8 and outcomes.count("match") >= 6, outcomes
+
+
+def test_who_unlearnt_the_first_fingerprint_is_convicted_by_the_reserve(lab: Lab) -> None:
+    """The reserve is made with copies that unlearnt the first; the thief, on data of his own, knows every probe of it."""
+    known = api.kept_in(lab.store, lab.fp)
+    more = zoo.build(lab.store, api.knowing_tasks(lab.owner, OWN, 4, SEED, known))
+    reserve = enrolled(lab.store, lab.owner, lab.strangers, [*lab.learnt, *more], SEED + 1)
+    thieves = lab.copies("unlearn", disclosed=known)
+    first, second = ([one.judged(entry) for entry in thieves] for one in (lab, reserve))
+    assert sum(v.outcome == "match" for v in first) <= 1, [v.p_value for v in first]
+    assert [v.outcome for v in second] == ["match"] * 4, [v.p_value for v in second]
+    alarms = [reserve.judged(entry).p_value <= 0.01 for entry in lab.strangers["innocent"]]
+    assert sum(alarms) <= type_one_bound(40, 111, 0.01)

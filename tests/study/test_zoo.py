@@ -206,7 +206,7 @@ def told(done, total, what):
 
 recipe = api.Recipe(sys.argv[2], sys.argv[3], Plan(2, batch_size=16, learning_rate=1e-2), "a rung")
 store = ModelStore(Path(sys.argv[1]))
-api.build_null(store, recipe, calibrators=12, spent=4, jobs=1, progress=told)
+api.build_null(store, recipe, calibrators=12, spent=4, spent_halves=0, jobs=1, progress=told)
 """
 
 
@@ -235,7 +235,9 @@ def test_a_killed_build_continues_where_it_stopped(tmp_path, data):
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
 
     quiet = ModelStore(tmp_path / "quiet")
-    undisturbed = api.build_null(quiet, api.Recipe(SPEC, data, PLAN, "a rung"), calibrators=12, spent=4, jobs=1)
+    undisturbed = api.build_null(
+        quiet, api.Recipe(SPEC, data, PLAN, "a rung"), calibrators=12, spent=4, spent_halves=0, jobs=1
+    )
     assert plain(ModelStore(root).manifest()[1]) == plain(undisturbed)
     names = [sorted(p.name for p in (r / "models").iterdir() if p.suffix == ".safetensors") for r in (root, quiet.root)]
     assert names[0] == names[1] and len(names[0]) == 16
@@ -244,7 +246,12 @@ def test_a_killed_build_continues_where_it_stopped(tmp_path, data):
 @pytest.mark.slow
 def test_builds_killed_at_many_moments_end_the_same(tmp_path, data):
     quiet = api.build_null(
-        ModelStore(tmp_path / "quiet"), api.Recipe(SPEC, data, PLAN, "a rung"), calibrators=12, spent=4, jobs=1
+        ModelStore(tmp_path / "quiet"),
+        api.Recipe(SPEC, data, PLAN, "a rung"),
+        calibrators=12,
+        spent=4,
+        spent_halves=0,
+        jobs=1,
     )
     root, draw = tmp_path / "killed", np.random.default_rng(0)
     for _ in range(12):

@@ -147,9 +147,9 @@ def _plan(study: "Study", place: Path) -> dict[str, Any]:
 
     attacks, counts = list(study_attacks(study)), study.counts
     founders = 3 + counts.calibrators + counts.spent + counts.innocents + counts.per_rung * (len(study.rungs()) - 1)
-    founders += counts.spent_other + counts.spent_subset * len(study.data.subsets)
+    founders += counts.spent_other + 2 * counts.spent_halves
     family = 1 + counts.calibrators + counts.spent + counts.per_rung if study.ancestor_epochs and counts.per_rung else 0
-    copies = counts.surrogates * len(SURROGATES) + sum(
+    copies = (counts.surrogates + 2 * (counts.surrogates // 2)) * len(SURROGATES) + sum(
         a.copies + (0 if a.curve else counts.attacked_innocents) for a in attacks
     )
     return {

@@ -35,8 +35,8 @@ def extract(
     derived: Annotated[Path | None, typer.Option(help="Where stored copies are made; default: --unrelated.")] = None,
     copies: Annotated[int, typer.Option(min=0, help="Stored copies per kind of theft, 0 for none.")] = 9,
     surrogates: Annotated[
-        int, typer.Option(min=0, help="Copies per way of copying, for methods that learn from many; 0 for none.")
-    ] = 6,
+        int, typer.Option(min=0, help="Copies per way of copying, as many again on halves of the data; 0 for none.")
+    ] = 4,
     student: Annotated[str, typer.Option(help="Another architecture for some of these copies.")] = "",
     threats: Annotated[
         str, typer.Option(help="Kinds of theft to rule out before 'no match', by comma; default: all that are known.")

@@ -34,6 +34,9 @@ def build(
     spent: Annotated[
         int, typer.Option(min=0, help="Further models that methods learn from, and never calibrate.")
     ] = 80,
+    spent_halves: Annotated[
+        int, typer.Option(min=0, help="Such models on each half of the data: methods learn what is the data's doing.")
+    ] = 20,
     collect: Annotated[
         list[str] | None, typer.Option(help="Take this finished unrelated model instead of training; repeatable.")
     ] = None,
@@ -73,7 +76,10 @@ def build(
     rung = rung or HARDEST_RUNG
     plan = Plan(epochs, batch_size, learning_rate, weight_decay)
     if dry_run:
-        console.put(dumps({"trains": count + spent, "plan": plan.plain(), "rung": rung, "in": str(output)}), None)
+        console.put(
+            dumps({"trains": count + spent + 2 * spent_halves, "plan": plan.plain(), "rung": rung, "in": str(output)}),
+            None,
+        )
         return
     store = ModelStore(output)
     if collect:
@@ -85,6 +91,7 @@ def build(
                 api.Recipe(like, data, plan, rung),
                 calibrators=count,
                 spent=spent,
+                spent_halves=spent_halves,
                 seed=seed,
                 jobs=jobs,
                 progress=told,

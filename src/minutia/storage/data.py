@@ -13,9 +13,9 @@ from minutia.storage.data_arrays import CONTENTS, Parts, npz_parts
 from minutia.storage.data_builtin import sklearn_parts, text_parts
 from minutia.storage.data_code import code_parts
 from minutia.storage.data_folder import folder_parts, image_files
-from minutia.storage.data_options import Options, one_of, span, split_options
+from minutia.storage.data_options import Options, one_of, share, span, split_options
 
-CHOICES = ("rows", "classes")
+CHOICES = ("rows", "part", "classes")
 """Options of every data set; they choose from what was read."""
 OWN_OPTIONS = {
     "npz": ("content",),
@@ -69,9 +69,10 @@ def load_dataset(spec: str) -> Dataset:
     | ``sklearn:breast_cancer``, ``sklearn:wine`` | tables |
     | ``text:topics`` | made-up sequences of tokens |
 
-    ``rows=0:700`` keeps those rows of the training part, ``classes=0:5`` only those classes of both parts, then
-    numbered from 0; rows are counted before classes are chosen. ``size=32`` and ``gray=true`` are for folders,
-    ``size`` and ``rgb=true`` for photos, ``content=text`` for whole numbers of tokens in a file or from code.
+    ``rows=0:700`` keeps those rows of the training part, ``part=1/2`` every second of them, ``classes=0:5`` only those
+    classes of both parts, then numbered from 0; rows are counted before classes are chosen. ``size=32`` and
+    ``gray=true`` are for folders, ``size`` and ``rgb=true`` for photos, ``content=text`` for whole numbers of tokens in
+    a file or from code.
     uint8 images become float32 in [0, 1] with channels first.
 
     Code is only ever run where the spec names it: never take a ``torch:`` spec from a stranger.
@@ -80,6 +81,22 @@ def load_dataset(spec: str) -> Dataset:
         return _preloaded[spec]
     kind, rest = _source(spec.partition("?")[0])
     return _loaded(spec, kind, rest, _stamp(kind, rest))
+
+
+def halves(spec: str) -> tuple[str, str]:
+    """The two halves of the training part of a data set, as specs.
+
+    >>> halves("sklearn:digits?rows=0:900")
+    ('sklearn:digits?rows=0:900&part=1/2', 'sklearn:digits?rows=0:900&part=2/2')
+    >>> halves("points.npz?part=2/3")
+    ('points.npz?part=2/6', 'points.npz?part=5/6')
+    """
+    place, _, query = spec.partition("?")
+    options = query.split("&") if query else []
+    part = share(dict(o.split("=", 1) for o in options if o.startswith("part=")), "part")
+    kept, (first, of) = [o for o in options if not o.startswith("part=")], (part.start + 1, part.step)
+    one, two = (f"{place}?{'&'.join([*kept, f'part={k}/{2 * of}'])}" for k in (first, first + of))
+    return one, two
 
 
 def preload(spec: str, dataset: Dataset) -> None:
@@ -102,7 +119,8 @@ def _loaded(spec: str, kind: str, rest: str, stamp: int) -> Dataset:
     options = split_options(spec, (*CHOICES, *own))
     rows, kept = span(options, "rows"), span(options, "classes")
     read = _read(kind, rest, tuple((name, options[name]) for name in own if name in options), stamp)
-    inputs, labels = read.inputs[rows], read.labels[rows]
+    part = share(options, "part")
+    inputs, labels = read.inputs[rows][part], read.labels[rows][part]
     if not len(inputs):
         raise UsageError(f"expected rows within 0:{len(read.inputs)}, got none with {spec!r}")
     whole = Dataset(spec, inputs, labels, read.test_inputs, read.test_labels, read.bounds, read.levels, read.content)

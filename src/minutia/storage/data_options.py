@@ -39,6 +39,20 @@ def span(options: Options, name: str) -> slice:
     return slice(first, last)
 
 
+def share(options: Options, name: str) -> slice:
+    """One of several equal parts, K/N: every N-th row from the K-th; all of them without the option.
+
+    >>> share({"part": "2/3"}, "part")
+    slice(1, None, 3)
+    """
+    text = options.get(name, "1/1")
+    number, _, of = text.partition("/")
+    fine = all(t.isascii() and t.isdecimal() and len(t) < 7 for t in (number, of))
+    if not fine or not 1 <= int(number) <= int(of):
+        raise UsageError(f"expected {name}=K/N with K from 1 to N, got {name}={text}: {name}=1/2 is one half")
+    return slice(int(number) - 1, None, int(of))
+
+
 def whole(options: Options, name: str, default: int, least: int, most: int) -> int:
     """Read a whole number within its limits.
 

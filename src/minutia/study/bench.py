@@ -14,6 +14,7 @@ from minutia import api, catalog
 from minutia.core.attack import parts, state_of
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
+from minutia.storage.data import halves
 from minutia.storage.models import Entry, ModelStore
 from minutia.study import claims, zoo
 from minutia.study.battery import knows_probes
@@ -105,7 +106,7 @@ class _Bench:
         recipe = api.Recipe(like, data, plan)
         found += [(t.role, t) for t in api.null_tasks(recipe, counts.calibrators, counts.spent, seed)]
         others = [(study.model.other, data, counts.spent_other)]
-        others += [(like, part, counts.spent_subset) for part in study.data.subsets]
+        others += [(like, half, counts.spent_halves) for half in halves(data)]
         for spec, on, number in others:
             some = zoo.unrelated_tasks(spec, on, number, role="spent", rung=f"{spec} {on}", plan=plan, seed=seed)
             found += [("spent", task) for task in some]

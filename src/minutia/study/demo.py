@@ -61,7 +61,7 @@ def run(root: Path, *, method: Method | None = None, seed: int = 0, jobs: int = 
     mine = owner(store, seed)
     suspects = _models(store, mine, seed, jobs, told("models"))
     recipe = api.Recipe(ARCHITECTURE, OWNER_DATA, PLAN)
-    api.build_null(store, recipe, calibrators=CALIBRATORS, spent=SPENT, seed=seed, jobs=jobs)
+    api.build_null(store, recipe, calibrators=CALIBRATORS, spent=SPENT, spent_halves=0, seed=seed, jobs=jobs)
     fp = api.extract(
         mine,
         load_dataset(OWNER_DATA),

@@ -31,13 +31,9 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """Specs of data sets: the owner's, the thief's (disjoint from it), and others of the same input shape.
-
-    ``subsets`` are parts of the owner's own data, for unrelated models that he trains on less.
-    """
+    """Specs of data sets: the owner's, the thief's (disjoint from it), and others of the same input shape."""
 
     owner: str
-    subsets: tuple[str, ...] = ()
     thief: str
     foreign: str = ""
     other: str = ""
@@ -62,14 +58,14 @@ class Counts(_Part):
     """How many models of each kind, per seed; ``copies`` and ``attacked_innocents`` are per attack.
 
     Beside the spent models of the deciding rung there are ``spent_other`` of the other architecture and
-    ``spent_subset`` per subset of the owner's data, and ``surrogates`` copies per way of copying that the owner makes
-    on his own data, for methods that learn from many models.
+    ``spent_halves`` on each half of the owner's data, and ``surrogates`` copies per way of copying that the owner makes
+    on his own data, half as many on each half of it, for methods that learn from many models.
     """
 
     calibrators: Annotated[int, Field(ge=1)] = 99
     spent: Annotated[int, Field(ge=2)] = 20
     spent_other: Count = 0
-    spent_subset: Count = 0
+    spent_halves: Count = 0
     surrogates: Count = 0
     controls: Count = 9
     copies: Annotated[int, Field(ge=1)] = 3
@@ -140,7 +136,7 @@ class Study(_Part):
                 raise UsageError(f"expected architectures that can be trained, got {spec}: name torch:module:factory")
         own = load_dataset(self.data.owner)
         named = {name: getattr(self.data, name) for name in ("thief", "foreign", "other")}
-        for name, spec in [*named.items(), *(("subsets", spec) for spec in self.data.subsets)]:
+        for name, spec in named.items():
             if spec and load_dataset(spec).inputs.shape[1:] != own.inputs.shape[1:]:
                 raise UsageError(
                     f"expected data.{name} with inputs like the owner's {own.inputs.shape[1:]}, got "
