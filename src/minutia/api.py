@@ -58,6 +58,7 @@ def build_null(
     calibrators: int = 111,
     spent: int = 80,
     spent_halves: int = 20,
+    checkpoints: int = 0,
     seed: int = 0,
     jobs: int = 0,
     progress: zoo.Progress | None = None,
@@ -65,11 +66,13 @@ def build_null(
     """Train unrelated models of one rung: calibrators that will decide, and spent ones that screen probes.
 
     ``spent_halves`` more are trained on each half of the data, so that methods that learn do not take models of other
-    data for copies. Every model has its own seed; the same call after a kill continues. Returns all entries of the
+    data for copies, and ``checkpoints`` states along every spent training are kept, which count as one model with it.
+    Every model has its own seed; the same call after a kill continues. Returns all entries of the
     store.
     """
     store.check_population(recipe.plain())
     tasks = null_tasks(recipe, calibrators, spent, seed) + half_tasks(recipe, spent_halves, seed)
+    tasks += zoo.checkpoint_tasks([task for task in tasks if task.role == "spent"], checkpoints)
     made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     if len({entry.card.id for entry in made}) < len(made):
         raise ModelError(

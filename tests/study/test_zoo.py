@@ -14,6 +14,7 @@ import pytest
 from minutia import api
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import THREATS
+from minutia.core.material import Material
 from minutia.core.model import Plan
 from minutia.core.probe import numbered
 from minutia.models.toy import ToyClassifier
@@ -241,6 +242,32 @@ def test_a_killed_build_continues_where_it_stopped(tmp_path, data):
     assert plain(ModelStore(root).manifest()[1]) == plain(undisturbed)
     names = [sorted(p.name for p in (r / "models").iterdir() if p.suffix == ".safetensors") for r in (root, quiet.root)]
     assert names[0] == names[1] and len(names[0]) == 16
+
+
+def test_checkpoints_are_states_of_one_training(store, data):
+    """The last state is the whole training; all have its root, so none may stand on another side than the rest."""
+    plan = replace(PLAN, epochs=6)
+    (whole,) = zoo.unrelated_tasks(SPEC, data, 1, role="spent", rung="a rung", plan=plan, seed=3)
+    tasks = zoo.checkpoint_tasks([whole], 2)
+    assert [task.stopped for task in tasks] == [2, 4]
+    entries = zoo.build(store, [whole, *tasks, replace(whole, stopped=6)], jobs=1)
+    assert len({e.card.id for e in entries}) == 3 and entries[0].card.id == entries[3].card.id
+    assert len({e.card.root for e in entries}) == 1 and len({e.card.recipe for e in entries[:3]}) == 3
+    assert zoo.checkpoint_tasks([replace(whole, plan=replace(PLAN, epochs=1))], 5) == []
+    with pytest.raises(UsageError, match="of a constant learning rate"):
+        replace(whole, plan=replace(plan, schedule="cosine"), stopped=1)
+
+
+def test_a_null_with_checkpoints_has_as_many_models_as_one_without(tmp_path, data):
+    """States of one training stand on one side and are spent with it; calibrators have none."""
+    recipe = api.Recipe(SPEC, data, PLAN, "a rung")
+    made = api.build_null(ModelStore(tmp_path), recipe, calibrators=3, spent=4, spent_halves=1, checkpoints=1, jobs=1)
+    counts = {role: [e for e in made if e.role == role] for role in ("calibrator", "spent")}
+    assert {role: len(some) for role, some in counts.items()} == {"calibrator": 3, "spent": 12}
+    assert len({e.card.root for e in counts["spent"]}) == 6
+    spent = [zoo.open_entry(ModelStore(tmp_path), e) for e in counts["spent"]]
+    fit, screen = (m.unrelated for m in Material(np.zeros((1, 8)), np.zeros(1), unrelated=spent).parted())
+    assert not {m.card.root for m in fit} & {m.card.root for m in screen} and len(fit) + len(screen) == 12
 
 
 @pytest.mark.slow

@@ -37,6 +37,9 @@ def build(
     spent_halves: Annotated[
         int, typer.Option(min=0, help="Such models on each half of the data: methods learn what is the data's doing.")
     ] = 20,
+    checkpoints: Annotated[
+        int, typer.Option(min=0, help="States kept along every such training: more to learn from, no more models.")
+    ] = 0,
     collect: Annotated[
         list[str] | None, typer.Option(help="Take this finished unrelated model instead of training; repeatable.")
     ] = None,
@@ -76,10 +79,8 @@ def build(
     rung = rung or HARDEST_RUNG
     plan = Plan(epochs, batch_size, learning_rate, weight_decay)
     if dry_run:
-        console.put(
-            dumps({"trains": count + spent + 2 * spent_halves, "plan": plan.plain(), "rung": rung, "in": str(output)}),
-            None,
-        )
+        trains = count + (spent + 2 * spent_halves) * (1 + checkpoints)
+        console.put(dumps({"trains": trains, "plan": plan.plain(), "rung": rung, "in": str(output)}), None)
         return
     store = ModelStore(output)
     if collect:
@@ -92,6 +93,7 @@ def build(
                 calibrators=count,
                 spent=spent,
                 spent_halves=spent_halves,
+                checkpoints=checkpoints,
                 seed=seed,
                 jobs=jobs,
                 progress=told,

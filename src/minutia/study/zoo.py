@@ -36,7 +36,8 @@ class Task:
     machine. A ``parent`` without an ``attack`` is a public ancestor: its children count as independent of one another,
     because the question is then whether a suspect is independent *given* that ancestor.
 
-    Attacks may use ``foreign`` data, a ``companion`` model of the thief, a ``student`` architecture, and
+    ``stopped`` is the epoch after which a training from scratch is left: a checkpoint, whose root is that of the whole
+    training. Attacks may use ``foreign`` data, a ``companion`` model of the thief, a ``student`` architecture, and
     ``disclosed``, the file of a fingerprint whose probes the thief knows.
     """
 
@@ -52,6 +53,14 @@ class Task:
     companion: Entry | None = None
     student: str = ""
     disclosed: str = ""
+    stopped: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.stopped <= self.plan.epochs or (self.stopped and self.plan.schedule != "constant"):
+            raise UsageError(
+                f"expected a checkpoint at one of {self.plan.epochs} epochs of a constant learning rate, got epoch "
+                f"{self.stopped} of {self.plan.schedule}: another schedule depends on where it ends"
+            )
 
     @cached_property
     def digest(self) -> str:
@@ -59,6 +68,7 @@ class Task:
         models = [entry.card.id if entry else None for entry in (self.parent, self.companion)]
         known = [load_dataset(spec).digest for spec in self.data_sets]
         named = [self.role, self.kind, self.spec, self.seed, self.plan.plain(), self.attack]
+        known += [f"stopped after {self.stopped}"] if self.stopped else []
         return sha256(canonical_json([*named, *models, self.student, self.disclosed, *known]).encode())
 
     @property
@@ -76,7 +86,7 @@ class Task:
         """Trainings from scratch that differ in nothing but the seed can share a worker, and perhaps a batch."""
         if self.parent is not None:
             return ""
-        return canonical_json([self.spec, self.plan.plain(), self.data])
+        return canonical_json([self.spec, self.plan.plain(), self.data, self.stopped])
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -137,6 +147,15 @@ def open_entry(store: ModelStore, entry: Entry) -> Model:
 def unrelated_tasks(spec: str, data: str, count: int, *, role: str, rung: str, plan: Plan, seed: int) -> list[Task]:
     """Independent trainings from scratch; every role and rung draws its own seeds."""
     return [Task(role, rung, spec, data, seed_of(seed, role, rung, i), plan) for i in range(count)]
+
+
+def checkpoint_tasks(whole: Iterable[Task], count: int) -> list[Task]:
+    """States along these trainings, ``count`` of each, evenly spaced before its end; of few epochs there are fewer."""
+    found = []
+    for task in whole:
+        epochs = {round(task.plan.epochs * k / (count + 1)) for k in range(1, count + 1)}
+        found += [replace(task, stopped=e) for e in sorted(epochs) if 0 < e < task.plan.epochs]
+    return found
 
 
 def derived_tasks(
@@ -254,6 +273,7 @@ def _trained(tasks: Sequence[Task]) -> list[TrainableModel]:
     if not isinstance(blank, TrainableModel):
         raise UsageError(f"expected a model that can be trained, got {first.spec}: collect finished models instead")
     plan, seeds = replace(first.plan, reset="everything"), [task.seed for task in tasks]
+    plan = replace(plan, epochs=first.stopped) if first.stopped else plan
     started = perf_counter()
     if isinstance(blank, JointlyTrainable) and blank.joint:
         made = list(blank.trained_many(data.inputs, data.labels, plan, seeds))
@@ -263,7 +283,8 @@ def _trained(tasks: Sequence[Task]) -> list[TrainableModel]:
     recipe = canonical_json([architecture(first.spec), data.digest, first.plan.plain()])
     for one, seed in zip(made, seeds, strict=True):
         root = sha256(canonical_json([recipe, seed]).encode())
-        one.card = ModelCard(one.card.id, root, recipe, fidelity=cost)
+        own = f"{recipe}, epoch {first.stopped}" if first.stopped else recipe
+        one.card = ModelCard(one.card.id, root, own, fidelity=cost)
     return made
 
 
