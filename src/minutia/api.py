@@ -287,7 +287,7 @@ def observe_null(fp: Fingerprint, store: ModelStore, *, progress: zoo.Progress |
     for done, entry in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen), "observing")
-        seen.append(method.asked(zoo.open_entry(store, entry), fp.probes))
+        seen.append(method.asked(zoo.open_entry(store, entry), fp.probes, fp.arrays))
     source = f"{len(seen)} models like {header['like']} on {header['data']}"
     null = Null("unrelated", tuple(seen), header["rung"], source) if seen else Null.none()
     null.check(fp)

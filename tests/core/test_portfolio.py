@@ -456,9 +456,9 @@ def test_a_method_that_asks_nothing_can_be_judged():
 
         def enrol(self, model, material, rng):
             none = np.empty((0, *material.inputs.shape[1:]), np.float32)
-            return Enrolment(numbered(none, {"channel": "array"}), {"own": self.read(model)["bias.0"]})
+            return Enrolment(numbered(none, {"channel": "array"}), {"own": self.read(model, {})["bias.0"]})
 
-        def read(self, model):
+        def read(self, model, arrays):
             return {"bias.0": dict(model.tensors())["b0"]}
 
         def score(self, fp, observation):

@@ -96,9 +96,8 @@ class Fingerprint:
 
     def member(self, place: int) -> "Fingerprint":
         """One method of a portfolio as a fingerprint of its own, with its probes under their common names."""
-        part, mark = self.members[place], f"{place}."
+        part = self.members[place]
         probes = self.probes.take(part.rows)
-        arrays = {n.removeprefix(mark): a for n, a in self.arrays.items() if n.startswith(mark)}
 
         def cut(some: Sequence[Observation]) -> tuple[Observation, ...]:
             return tuple(replace(o.only(probes.ids), protocol=probes.digest) for o in some)
@@ -108,7 +107,7 @@ class Fingerprint:
             method=part.method,
             probes=probes,
             answers=self.answers.take(part.rows),
-            arrays=arrays,
+            arrays=own_arrays(self.arrays, place),
             controls={kind: cut(some) for kind, some in self.controls.items()},
             reference=cut(self.reference),
             schedule=(len(probes),),
@@ -195,6 +194,17 @@ class Null:
         fresh = tuple(o for o in other.observations if o.digest not in known)
         sources = self.source if self.source == other.source else f"{self.source}; {other.source}"
         return Null(self.kind, self.observations + fresh, self.rung, sources)
+
+
+def own_arrays(arrays: Mapping[str, Array], place: int) -> dict[str, Array]:
+    """Of a portfolio's arrays those of one member, under the names that it gave them.
+
+    >>> import numpy as np
+    >>> own_arrays({"0.weights": np.zeros(1), "1.weights": np.ones(1)}, 1)
+    {'weights': array([1.])}
+    """
+    mark = f"{place}."
+    return {name.removeprefix(mark): array for name, array in arrays.items() if name.startswith(mark)}
 
 
 def _answered(seen: Observation, probes: ProbeSet) -> bool:

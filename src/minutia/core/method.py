@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Self, final
 
@@ -118,8 +118,9 @@ class Method(ABC):
         rng = np.random.default_rng(seed)
         enrolled = self.enrol(model, material, rng)
         probes = enrolled.probes
-        controls = {k: tuple(self.asked(m, probes) for m in copies) for k, copies in material.controls.items()}
-        own = self.asked(model, probes)
+        known = enrolled.arrays
+        controls = {k: tuple(self.asked(m, probes, known) for m in copies) for k, copies in material.controls.items()}
+        own = self.asked(model, probes, known)
         return Fingerprint(
             method=self.key,
             question=self.question,
@@ -127,8 +128,8 @@ class Method(ABC):
             probes=probes,
             answers=own.answers,
             arrays={**enrolled.arrays, **_anchors(model, material)},
-            controls={"owner": (self.asked(model, probes),), **controls},
-            reference=tuple(self.asked(m, probes) for m in _scaling(material.unrelated, enrolled.fitted)),
+            controls={"owner": (self.asked(model, probes, known),), **controls},
+            reference=tuple(self.asked(m, probes, known) for m in _scaling(material.unrelated, enrolled.fitted)),
             members=enrolled.members,
             spent=frozenset(m.card.root for m in material.unrelated),
             schedule=looks_for(len(probes)),
@@ -230,7 +231,8 @@ class Method(ABC):
         require(self.name, self.suspect_needs, suspect.spec, given)
         done = 0 if reference is None else len(reference.asked)
         rows = np.arange(done, len(fp.probes) if upto is None else upto)
-        fresh = self.asked(suspect, fp.probes.take(rows), protocol=fp.probes.digest, again=reference is not None)
+        some, again = fp.probes.take(rows), reference is not None
+        fresh = self.asked(suspect, some, fp.arrays, protocol=fp.probes.digest, again=again)
         if self.question != "integrity" and not self.other_classes:  # there, other classes are a finding
             _check_classes(fp, fresh)
         if reference is None:
@@ -244,18 +246,27 @@ class Method(ABC):
         return ((self, fp),)
 
     @final
-    def asked(self, model: Model, probes: ProbeSet, *, protocol: str | None = None, again: bool = False) -> Observation:
+    def asked(
+        self,
+        model: Model,
+        probes: ProbeSet,
+        arrays: Mapping[str, Array] | None = None,
+        *,
+        protocol: str | None = None,
+        again: bool = False,
+    ) -> Observation:
         """Ask one model and wrap its answers, with what the method reads off weights that are open.
 
-        ``again`` says that this is a further look, and that the weights were read before.
+        ``arrays`` are those of the fingerprint, of which reading may need some. ``again`` says that this is a further
+        look, and that the weights were read before.
         """
         behind = getattr(model, "behind", model)
-        read = {} if again or behind is None or not self.reads else self.read(behind)
+        read = {} if again or behind is None or not self.reads else self.read(behind, arrays or {})
         answers = model.ask(probes) if len(probes) else Answers.without(0, Status.OK)
         return Observation(model.card, probes.ids, answers, protocol or probes.digest, arrays=read)
 
-    def read(self, model: Model) -> dict[str, Array]:
-        """What the method needs of a model's weights, by names that begin with its own."""
+    def read(self, model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """What the method needs of a model's weights, by names that begin with its own; ``arrays`` it stored itself."""
         return {}
 
     def exact(self, fp: Fingerprint, path: Array, sizes: Array) -> Significance | None:

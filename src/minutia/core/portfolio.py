@@ -1,6 +1,6 @@
 """The portfolio: several methods asked at once and judged together by one p-value."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ from minutia.core.access import Access, names
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError, UsageError
-from minutia.core.fingerprint import Fingerprint, Part
+from minutia.core.fingerprint import Fingerprint, Part, own_arrays
 from minutia.core.material import Material
 from minutia.core.method import Enrolment, Method
 from minutia.core.model import Model
@@ -93,10 +93,13 @@ class Portfolio(Method):
         """Every enrolled member with its part of the fingerprint."""
         return _columns(self, fp)
 
-    def read(self, model: Model) -> dict[str, Array]:
+    def read(self, model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """What the members read off weights that are open."""
-        able = [method for method in self.methods if method.reads and method.reads in model.access]
-        return {name: array for method in able for name, array in method.read(model).items()}
+        found: dict[str, Array] = {}
+        for place, method in enumerate(self.methods):
+            if method.reads and method.reads in model.access:
+                found |= method.read(model, own_arrays(arrays, place))
+        return found
 
     def score(self, fp: Fingerprint, observation: Observation) -> float:
         """A portfolio has a score only beside a null."""

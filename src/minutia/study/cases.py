@@ -271,7 +271,7 @@ class Trial:
 def observed_null(root: Path, fp: Fingerprint, calibrators: Sequence[Entry], rung: str) -> Null:
     """Ask every calibrator the fingerprint's probes."""
     method = catalog.method(fp.method)
-    seen = [method.asked(opened(root, entry), fp.probes) for entry in calibrators]
+    seen = [method.asked(opened(root, entry), fp.probes, fp.arrays) for entry in calibrators]
     return Null("unrelated", tuple(seen), rung, f"{len(seen)} models of a study, {rung}")
 
 

@@ -114,7 +114,7 @@ def test_the_matching_counts_the_same_in_every_order(seed):
     method, owner = catalog.method("unit_matching"), ToyClassifier.fresh(SIZES, seed=1)
     fp = method.extract(owner, INPUTS, threats=())
     mine, other = (
-        Links.from_arrays(method.read(m), method.name) for m in (owner, stretched(shuffled(owner, seed), seed))
+        Links.from_arrays(method.read(m, {}), method.name) for m in (owner, stretched(shuffled(owner, seed), seed))
     )
     assert Matching.of(mine, other).agreement() == (44, 44)
     assert method.score(fp, method.asked(shuffled(owner, seed), fp.probes)) == 12.0
@@ -287,7 +287,7 @@ def test_folding_a_norm_changes_no_units():
     weights = dict(owner.tensors())
     for norm in (n for group in owner.units() for n in group.norms):
         weights |= folded(weights, norm)
-    mine, theirs = (catalog.method("unit_order").read(m) for m in (owner, owner.rebuilt(weights)))
+    mine, theirs = (catalog.method("unit_order").read(m, {}) for m in (owner, owner.rebuilt(weights)))
     assert all(np.allclose(mine[name], theirs[name], atol=2e-3) for name in mine)
 
 

@@ -1,7 +1,7 @@
 """Hidden-unit matching: whether the hidden units of two networks are the same, in the same order or in another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,9 +45,9 @@ class _ByUnits(Method, ABC):
     def enrol(self, model: Model, material: Material, rng: np.random.Generator) -> Enrolment:
         """Keep the owner's weights by unit; there is nothing to ask."""
         probes = numbered(np.empty((0, *material.inputs.shape[1:]), np.float32), {"channel": "weights"})
-        return Enrolment(probes, self.read(model))
+        return Enrolment(probes, self.read(model, {}))
 
-    def read(self, model: Model) -> dict[str, Array]:
+    def read(self, model: Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The weights by hidden unit, batch norms folded in."""
         return Links.of(*layered(model, self.name)).arrays(self.name)
 
