@@ -95,6 +95,8 @@ class Rows:
             "outcome": {"0.01": "match" if matched else "inconclusive", "0.05": weak},
             "queries": {"0.01": needed, "0.05": needed},
             "p": {"0.01": p, "0.05": p},
+            "ruled_out": {"0.01": ["noise"], "0.05": []},
+            "sees": {"0.01": ["noise", "prune"], "0.05": []},
             "score": round(score, 6),
             "path": [round(score, 6)] * 3,
             "agreement": round(score, 3),

@@ -39,6 +39,8 @@ def row(label="prune", *, match=True, queries=6, state="fine", seed=1, method="c
             "outcome": {"0.01": outcome, "0.05": "match"},
             "queries": {"0.01": queries, "0.05": 6},
             "p": {"0.01": 0.01 if match else 0.2, "0.05": 0.01},
+            "ruled_out": {"0.01": [] if match else ["prune"], "0.05": []},
+            "sees": {"0.01": ["noise", "prune"], "0.05": ["noise", "prune"]},
             "score": 0.9 if match else 0.1,
             "bits": 2.0,
             "asked": 100,
@@ -108,6 +110,12 @@ def test_a_rung_shows_false_alarms_rejections_and_the_bound_per_null_set():
     assert (hardest["rung"], hardest["n"], hardest["decides"], other["decides"]) == (HARDEST_RUNG, 120, True, False)
     assert hardest["0.01"] == {**rate(1, 120), "rejected": 1, "bound": type_one_bound_over([(60, 99)] * 2, 0.01)}
     assert other["0.01"]["hits"] == 0 and other["n"] == 1
+
+
+def test_kinds_left_open_are_those_seen_and_not_ruled_out():
+    """Two innocents see two kinds each and rule one out; the accused one is another matter."""
+    (rung,) = method([innocent(), innocent(), innocent(match=True)])["rungs"]
+    assert rung["kinds_open"] == {"hits": 2, "n": 4}
 
 
 def test_attacked_innocents_are_a_rung_of_their_own_and_no_copies():

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from minutia.report import bench_words as w
-from minutia.report.words import DASH, clean, points
+from minutia.report.words import DASH, clean, percent, points
 
 
 def page(table: Mapping[str, Any]) -> str:
@@ -90,7 +90,14 @@ def _ladder(table: Mapping[str, Any]) -> str:
         found = [w.rung_of(m, name) for m in methods]
         decides = " (decides)" if any(r and r["decides"] for r in found) else ""
         rows.append([f"{_text(name)}{decides}", *map(_rung, found)])
+    decisive = [next((r for r in m["rungs"] if r["decides"]), None) for m in methods]
+    rows.append(["kinds left open (deciding rung)", *map(_open, decisive)])
     return _grid(["innocents", *(called[m["method"]] for m in methods)], rows)
+
+
+def _open(rung: Mapping[str, Any] | None) -> str:
+    told = rung.get("kinds_open") if rung else None
+    return f"{w.counts(told)} ({percent(told['hits'] / told['n'])})" if told and told["n"] else DASH
 
 
 def _rung(rung: Mapping[str, Any] | None) -> str:

@@ -205,7 +205,7 @@ class Trial:
         companion = self.companion.card.id if self.companion else None
         defence = [self.serving, self.seed, companion, load_dataset(self.data).digest] if self.serving else []
         files = [self.fingerprint, self.null]
-        return sha256(canonical_json(["trial/1", files, self.suspect.card.id, defence, self.access]).encode())
+        return sha256(canonical_json(["trial/2", files, self.suspect.card.id, defence, self.access]).encode())
 
     @property
     def label(self) -> str:
@@ -289,6 +289,7 @@ def judged(method: Method, fp: Fingerprint, null: Null, seen: Observation) -> di
         "queries": {level: v.asked for level, v in verdicts.items()},
         "p": {level: v.p_value for level, v in verdicts.items()},
         "ruled_out": {level: list(v.ruled_out) for level, v in verdicts.items()},
+        "sees": {level: sorted(set(v.power) - set(v.blind_to)) for level, v in verdicts.items()},
         "flags": sorted({flag for v in verdicts.values() for flag in v.flags}),
         "score": round(float(path[-1]), 9) if len(path) else None,
         "path": [round(float(s), 6) for s in path],

@@ -147,7 +147,15 @@ def _rung(rung: str, rows: Sequence[Row]) -> dict[str, Any]:
         found[alpha] = {**rate(_matches(rows, alpha), len(rows)), "rejected": rejected, "bound": bound}
     found["inconclusive"] = rate(_outcomes(rows, "inconclusive"), len(rows))
     found["no_match"] = rate(_outcomes(rows, "no-match"), len(rows))
+    found["kinds_open"] = _kinds_open(rows)
     return found
+
+
+def _kinds_open(rows: Sequence[Row]) -> dict[str, Any]:
+    """Of the kinds of copy that fingerprints claim to see, those that were not ruled out of innocents; all together."""
+    alpha = ALPHAS[0]
+    told = [(set(r["sees"][alpha]), set(r["ruled_out"][alpha])) for r in rows if r["outcome"][alpha] != "match"]
+    return {"hits": sum(len(sees - out) for sees, out in told), "n": sum(len(sees) for sees, _ in told)}
 
 
 def _rungs(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
