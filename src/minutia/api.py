@@ -20,6 +20,7 @@ from minutia.core.model import Model, ModelCard, Plan, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.models import reruns
 from minutia.models.metered import Metered
+from minutia.models.stability import RepeatNoise, repeat_noise
 from minutia.storage import manifest
 from minutia.storage.commitment import commitment
 from minutia.storage.data import Dataset, halves, load_dataset
@@ -31,6 +32,7 @@ from minutia.study.battery import KNOWING, SURROGATES
 
 HALF_RUNG = "half of the data, same recipe"
 UNLEARN = "unlearn"
+FEW = 10
 CRAFT_COPIES = 2
 CRAFT_CHANGES = 4
 
@@ -336,6 +338,13 @@ def verify(
         raise UsageError(f"expected a fingerprint for the question of origin, got one of {method.name}: minutia check")
     metered = Metered(suspect, only=only, max_queries=max_queries or None, journal=journal, transcript=transcript)
     return method.verify(fp, metered, null, alpha=alpha, early=early, budget=max_queries)
+
+
+def noise(
+    fp: Fingerprint, suspect: Model, repeats: int, *, only: Access | None = None, journal: Journal | None = None
+) -> RepeatNoise:
+    """How noisy a suspect's answers are: ten probes asked ``repeats`` times over, apart from those that judge it."""
+    return repeat_noise(Metered(suspect, only=only, journal=journal), fp.probes, repeats, few=FEW)
 
 
 def enrol_integrity(

@@ -267,6 +267,19 @@ def test_finished_models_make_a_null_too(place):
     assert found["null"]["size"] == 6 and "null-easier-rung" in found["flags"]
 
 
+def test_repeats_tell_how_noisy_the_answers_are(world):
+    """Asked after the verdict, which stays what it was; a budget that is too small leaves them out, and says so."""
+    plain = json.loads(verdict(world, "copy", "--json").out)
+    found = json.loads(verdict(world, "copy", "--json", "--repeats", 3).out)
+    assert found.pop("repeat_noise") == {"flip_rate": 0.0, "score_deviation": 0.0, "queries": 30}
+    assert found == plain
+    text = verdict(world, "copy", "--repeats", 2, "--labels-only").out
+    assert "another label on 0 % of repeated questions; scores: not told (20 further queries)" in text
+    short = verdict(world, "copy", "--repeats", 2, "--max-queries", 15)
+    assert "no repeats: they take 20 queries" in short.err and "noise  " not in short.out
+    assert "expected --repeats 2 or more, got 1" in verdict(world, "copy", "--repeats", 1).sentence
+
+
 def test_models_that_give_labels_only_stand_beside_others(place):
     """A collected null of one label-only model and one with scores is written, read and judged with."""
     onnx = pytest.importorskip("onnx")
