@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from handmade import CLASSES, Share, fingerprint, labels_with, matching, null, seen
 from minutia.core.access import Access
 from minutia.core.answers import Status
+from minutia.core.errors import UsageError
 from minutia.core.fingerprint import Null, Part
 from minutia.core.portfolio import Portfolio
 from minutia.core.yardstick import EARLY, LEAST_ANSWERS, RARE, powers, rejects, yardstick
@@ -423,3 +424,11 @@ def test_a_null_model_behind_an_api_closes_the_weights_for_everybody(weighed):
     mixed = replace(of, observations=(*of.observations[:-1], read_off(fp, "api", None)))
     verdict = chosen.judge(fp, read_off(fp, "s", 8.0), mixed, alpha=0.1)
     assert verdict.outcome == "inconclusive"
+
+
+def test_where_every_member_reads_weights_they_must_be_open():
+    methods = (Weighed(11), Weighed(12))
+    chosen, fp = portfolio(*methods, n=0, looks=(0,), parts=((), ()))
+    seen_ = read_off(fp, "api", None)
+    with pytest.raises(UsageError, match="expected a suspect whose weights are open"):
+        chosen.judge(fp, seen_, Null.none(), alpha=0.1)

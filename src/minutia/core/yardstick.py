@@ -9,7 +9,7 @@ import numpy as np
 
 from minutia.core.answers import Observation
 from minutia.core.digest import Array
-from minutia.core.errors import ProtocolError
+from minutia.core.errors import ProtocolError, UsageError
 from minutia.core.fingerprint import Fingerprint, Null
 from minutia.stats.evalues import average, e_to_p, p_to_e
 from minutia.stats.multiple import combine_rank_exact
@@ -273,6 +273,10 @@ def _looks(fp: Fingerprint, lost: frozenset[str], reads: bool) -> tuple[tuple[in
         if (arrived or reads) and (not usable or len(arrived) > len(usable[-1])):
             looks.append(look)
             usable.append(arrived)
+    if not usable and not len(fp.probes):
+        raise UsageError(
+            "expected a suspect whose weights are open, got one behind an interface: no member asks anything"
+        )
     if not usable:
         raise ProtocolError("expected at least one answer that arrived, got none: ask the suspect again")
     return tuple(looks), usable
