@@ -131,8 +131,10 @@ def test_who_knows_the_probes_meets_the_reserve_as_well(ran, points, tmp_path):
 
 
 def test_a_reserve_for_no_method_of_the_study_is_refused(points):
-    with pytest.raises(UsageError, match="expected a reserve for one of the methods, got stretched"):
+    with pytest.raises(UsageError, match="expected one of the study's methods as reserve, got stretched"):
         small(points, reserve="stretched")
+    with pytest.raises(UsageError, match="expected one of the study's methods as forged, got conferrable"):
+        small(points, forged=["conferrable"])
 
 
 def test_running_again_does_nothing_and_gives_the_same_table(ran, points):
@@ -212,6 +214,8 @@ def test_a_curve_may_run_along_a_figure_of_the_card(points, tmp_path):
 def test_false_claims_are_tried_by_the_judges_own_null(points, tmp_path):
     plan = small(
         points,
+        methods=[METHOD, "ipguard(probes=20,oversample=6)"],
+        forged=[METHOD],
         attacks=["noise"],
         claims=["transferable(probes=8,oversample=60)", "post_hoc(probes=30)"],
         ancestor_epochs=0,

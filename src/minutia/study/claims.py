@@ -23,7 +23,7 @@ ACCUSED = 10
 def run(
     study: Study, store: ModelStore, engine: Engine, houses: Sequence[House], progress: Progress
 ) -> list[dict[str, Any]]:
-    """Every claim with every match-rate method that is no baseline: how often innocents are convicted, by which rule.
+    """Every claim with every match-rate method of the study, or those it names: how often innocents are convicted.
 
     A claim is probes with labels; of a learnt verifier or a portfolio more would have to be forged.
     The accuser is the house's owner, with the spent models as his surrogates. The judge's calibrators and the innocents
@@ -32,7 +32,7 @@ def run(
     scratch = [house for house in houses if house.name == "scratch"]
     forged: list[tuple[str, str, House, tuple[Entry, ...], Forge]] = []
     for claim in study.claims:
-        for method in filter(_forgeable, study.methods):
+        for method in filter(_forgeable, study.forged or study.methods):
             for house in scratch:
                 forged += [(claim, method, house, *pair) for pair in _forges(study, claim, method, house)]
     values = perform(store, [f[-1] for f in forged], engine, progress=progress, tolerant=True)

@@ -90,6 +90,7 @@ class Curve(_Part):
 class Study(_Part):
     """A whole study; ``attacks`` and ``without`` name groups of the battery or attacks, ``all`` is the battery.
 
+    ``forged`` are those of ``methods`` with which false claims are made, by default all that compare match rates.
     ``reserve`` is one of ``methods``: it is enrolled once more, and whoever got to know its probes is tried with both.
     """
 
@@ -100,6 +101,7 @@ class Study(_Part):
     attacks: tuple[str, ...] = ("all",)
     without: tuple[str, ...] = ()
     claims: tuple[str, ...] = ("transferable", "post_hoc")
+    forged: tuple[str, ...] = ()
     access: Literal["labels", "scores", "weights"] = "labels"
     threats: tuple[str, ...] = THREATS
     ancestor_epochs: Count = 4
@@ -124,8 +126,11 @@ class Study(_Part):
         """Names are known and data sets fit together, before hours of work."""
         for key in self.methods:
             catalog.method(key)
-        if self.reserve and self.reserve not in self.methods:
-            raise UsageError(f"expected a reserve for one of the methods, got {self.reserve}: name it there as well")
+        for name, key in (("reserve", self.reserve), *(("forged", key) for key in self.forged)):
+            if key and key not in self.methods:
+                raise UsageError(
+                    f"expected one of the study's methods as {name}, got {key}: name it in methods as well"
+                )
         for key in self.claims:
             catalog.claim(key)
         list(study_attacks(self))
