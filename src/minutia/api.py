@@ -11,46 +11,28 @@ from minutia.core import integrity
 from minutia.core.access import Access, require
 from minutia.core.attack import Attack
 from minutia.core.errors import FileError, ModelError, UsageError
-from minutia.core.fingerprint import HARDEST_RUNG, THREATS, Fingerprint, Null
+from minutia.core.fingerprint import THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
 from minutia.core.mark import Mark
 from minutia.core.material import Material
 from minutia.core.method import Method
-from minutia.core.model import Model, ModelCard, Plan, WeightModel
+from minutia.core.model import Model, ModelCard, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.models import reruns
 from minutia.models.metered import Metered
 from minutia.models.stability import RepeatNoise, repeat_noise
 from minutia.storage import manifest
 from minutia.storage.commitment import commitment
-from minutia.storage.data import Dataset, halves, load_dataset
-from minutia.storage.files import fingerprint_bytes, load_null, save_null, write_atomically
+from minutia.storage.data import Dataset
+from minutia.storage.files import load_null, save_null, write_atomically
 from minutia.storage.models import Entry, ModelStore, weights_file
 from minutia.study import integrity as battery
-from minutia.study import zoo
-from minutia.study.battery import KNOWING, SURROGATES
+from minutia.study import population, zoo
+from minutia.study.population import Recipe
 
-HALF_RUNG = "half of the data, same recipe"
 UNLEARN = "unlearn"
 FEW = 10
-CRAFT_COPIES = 2
 CRAFT_CHANGES = 4
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the models of a null are made: the owner's architecture, data and plan, and the rung this amounts to."""
-
-    like: str
-    data: str
-    plan: Plan = Plan()
-    rung: str = HARDEST_RUNG
-
-    def plain(self) -> dict[str, object]:
-        """As plain data for the manifest."""
-        content = load_dataset(self.data).digest
-        plan = self.plan.plain()
-        return {"like": self.like, "data": self.data, "data_digest": content, "plan": plan, "rung": self.rung}
 
 
 def build_null(
@@ -73,7 +55,7 @@ def build_null(
     store.
     """
     store.check_population(recipe.plain())
-    tasks = null_tasks(recipe, calibrators, spent, seed) + half_tasks(recipe, spent_halves, seed)
+    tasks = population.null_tasks(recipe, calibrators, spent, seed) + population.half_tasks(recipe, spent_halves, seed)
     tasks += zoo.checkpoint_tasks([task for task in tasks if task.role == "spent"], checkpoints)
     made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     if len({entry.card.id for entry in made}) < len(made):
@@ -82,28 +64,6 @@ def build_null(
             f"{recipe.like} fix its own seed, or does training break down?"
         )
     return store.listed(recipe.plain(), made)
-
-
-def null_tasks(recipe: Recipe, calibrators: int, spent: int, seed: int) -> list[zoo.Task]:
-    """The trainings that make a null."""
-    return [
-        task
-        for role, count in (("calibrator", calibrators), ("spent", spent))
-        for task in zoo.unrelated_tasks(
-            recipe.like, recipe.data, count, role=role, rung=recipe.rung, plan=recipe.plan, seed=seed
-        )
-    ]
-
-
-def half_tasks(recipe: Recipe, count: int, seed: int) -> list[zoo.Task]:
-    """Spent models that know half of the data, ``count`` for each half."""
-    return [
-        task
-        for half in halves(recipe.data)
-        for task in zoo.unrelated_tasks(
-            recipe.like, half, count, role="spent", rung=HALF_RUNG, plan=recipe.plan, seed=seed
-        )
-    ]
 
 
 def collect_null(store: ModelStore, specs: Sequence[str], *, rung: str, spent: int = 0) -> list[Entry]:
@@ -160,14 +120,14 @@ def extract(
         threats = tuple(dict.fromkeys([*threats, UNLEARN]))
     made: list[Entry] = []
     if makes and store is not None:
-        threat_attacks(threats)  # an unknown kind is refused before anything is stored
-        thief, known = attack_data or data.spec, kept_in(store, reserve_for) if reserve_for else ""
-        parent = owner_entry(store, model)
-        tasks = copy_tasks(parent, thief, copies, seed, threats, known)
+        population.threat_attacks(threats)  # an unknown kind is refused before anything is stored
+        thief, known = attack_data or data.spec, population.kept_in(store, reserve_for) if reserve_for else ""
+        parent = population.owner_entry(store, model)
+        tasks = population.copy_tasks(parent, thief, copies, seed, threats, known)
         if method.learns and surrogates:
             tasks = [task for task in tasks if task.role == "control"]
-            tasks += surrogate_tasks(parent, thief, surrogates, seed, student=student)
-            tasks += knowing_tasks(parent, thief, surrogates, seed, known) if known else []
+            tasks += population.surrogate_tasks(parent, thief, surrogates, seed, student=student)
+            tasks += population.knowing_tasks(parent, thief, surrogates, seed, known) if known else []
         made = zoo.build(store, tasks, jobs=jobs, progress=progress)
     material = Material(
         data.inputs,
@@ -198,87 +158,9 @@ def build_copies(
     progress: zoo.Progress | None = None,
 ) -> list[Entry]:
     """Copies of a model per kind of theft in the threat list: controls, and a few to order probes with."""
-    threat_attacks(threats)  # an unknown kind is refused before anything is stored
-    tasks = copy_tasks(owner_entry(store, model), data, copies, seed, threats)
+    population.threat_attacks(threats)  # an unknown kind is refused before anything is stored
+    tasks = population.copy_tasks(population.owner_entry(store, model), data, copies, seed, threats)
     return zoo.build(store, tasks, jobs=jobs, progress=progress)
-
-
-def copy_tasks(
-    owner: Entry, data: str, copies: int, seed: int, threats: tuple[str, ...] = THREATS, disclosed: str = ""
-) -> list[zoo.Task]:
-    """The attacks that make controls and copies for ordering; their seeds never meet."""
-    keys = threat_attacks(threats)
-    keeping = [key for key in keys if catalog.attack(key).keeps_weights]
-    controls = zoo.derived_tasks(owner, data, keys, copies, role="control", seed=seed, disclosed=disclosed)
-    return controls + zoo.derived_tasks(
-        owner, data, keeping, CRAFT_COPIES, role="craft", seed=seed, disclosed=disclosed
-    )
-
-
-def surrogate_tasks(
-    owner: Entry, data: str, count: int, seed: int, *, student: str = "", foreign: str = ""
-) -> list[zoo.Task]:
-    """Copies of one owner in many ways, for methods that learn what copies have in common.
-
-    ``count`` of each way are made with the data, and half as many with each half of it: together with unrelated models
-    of these halves they teach what is the owner's and what is the data's. Ways that need another architecture are left
-    out without ``student``.
-    """
-    keys = [key for key in SURROGATES if student or "student=other" not in key]
-    tasks = _learnt_from(owner, data, keys, count, seed)
-    for place, half in enumerate(halves(data)):
-        tasks += _learnt_from(owner, half, keys, count // 2, zoo.seed_of(seed, "half", place))
-    return [replace(task, student=student, foreign=foreign) for task in tasks]
-
-
-def knowing_tasks(owner: Entry, data: str, count: int, seed: int, disclosed: str) -> list[zoo.Task]:
-    """Copies as thieves make them who know the probes of a fingerprint, ``disclosed``, a file in the store."""
-    return _learnt_from(owner, data, KNOWING, count, seed, disclosed)
-
-
-def _learnt_from(
-    owner: Entry, data: str, keys: Sequence[str], count: int, seed: int, disclosed: str = ""
-) -> list[zoo.Task]:
-    """Copies that methods learn from: such as keep the weights, and surrogates that learnt the answers."""
-    chosen = [catalog.attack(key) for key in keys]
-    return [
-        task
-        for one in chosen
-        for task in zoo.derived_tasks(
-            owner,
-            data,
-            [one.key],
-            count,
-            role="craft" if one.keeps_weights else "surrogate",
-            seed=seed,
-            disclosed=disclosed,
-        )
-    ]
-
-
-def kept_in(store: ModelStore, fp: Fingerprint) -> str:
-    """The file of a fingerprint inside a store, where the makers of copies find it."""
-    name = f"fingerprints/{fp.digest.removeprefix('sha256:')}.safetensors"
-    store.save_file(name, fingerprint_bytes(fp))
-    return name
-
-
-def threat_attacks(threats: tuple[str, ...] = THREATS) -> list[str]:
-    """Installed attacks, with their default parameters, of these kinds of theft; a kind without any is refused."""
-    known = [catalog.attack(name) for name in catalog.names("attacks")]
-    unknown = set(threats) - {a.kind for a in known}
-    if unknown:
-        raise UsageError(
-            f"expected kinds of theft that an attack makes ({', '.join(sorted({a.kind for a in known}))}), "
-            f"got {sorted(unknown)[0]!r}: 'minutia attacks' lists them"
-        )
-    return [a.key for kind in threats for a in known if a.kind == kind]
-
-
-def owner_entry(store: ModelStore, model: Model) -> Entry:
-    """The owner's model as a parent of copies: its architecture by spec, its weights kept in the store."""
-    weights = store.save_weights(model) if isinstance(model, WeightModel) else None
-    return Entry("owner", "owner", zoo.architecture(model.spec), model.card, weights)
 
 
 def observe_null(fp: Fingerprint, store: ModelStore, *, progress: zoo.Progress | None = None) -> Null:

@@ -5,9 +5,10 @@ import json
 import pytest
 from commands import LIKE, THIEF, TRAINING, files, inside, minutia, people
 
-from minutia import api, catalog
+from minutia import catalog
 from minutia.storage.files import load_fingerprint, load_null
 from minutia.storage.models import ModelStore
+from minutia.study import population
 from minutia.study.battery import SURROGATES
 
 META = "metaclassifier(probes=24,pool=300,crafted=40,steps=30)"
@@ -55,8 +56,8 @@ def test_controls_are_those_of_the_threat_list(learnt):
 def test_the_owner_copies_his_model_in_every_way(learnt, student, foreign):
     """Ways that need another architecture are left out where none is given; copies that keep weights are told apart."""
     with inside(learnt):
-        owner = api.owner_entry(ModelStore(learnt / "copies"), catalog.model("toy:owner.safetensors"))
-        tasks = api.surrogate_tasks(owner, TRAINING, 2, 0, student=student, foreign=foreign)
+        owner = population.owner_entry(ModelStore(learnt / "copies"), catalog.model("toy:owner.safetensors"))
+        tasks = population.surrogate_tasks(owner, TRAINING, 2, 0, student=student, foreign=foreign)
         ways = [catalog.attack(key).key for key in SURROGATES if student or "student=other" not in key]
         whole = [way for way in ways for _ in range(2)]
         assert [task.attack for task in tasks] == [*whole, *ways, *ways]
@@ -65,7 +66,7 @@ def test_the_owner_copies_his_model_in_every_way(learnt, student, foreign):
         assert all((task.role == "craft") == catalog.attack(task.attack).keeps_weights for task in tasks)
         assert len({task.digest for task in tasks}) == len({task.seed for task in tasks}) == len(tasks)
         assert all((task.student, task.foreign) == (student, foreign) and task.parent is owner for task in tasks)
-        other = api.surrogate_tasks(owner, TRAINING, 2, 1, student=student)
+        other = population.surrogate_tasks(owner, TRAINING, 2, 1, student=student)
         assert not {task.seed for task in tasks} & {task.seed for task in other}
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from minutia import api, catalog
+from minutia import catalog
 from minutia.core.access import Access
 from minutia.core.answers import Answers, Observation
 from minutia.core.fingerprint import HARDEST_RUNG, Fingerprint, Null
@@ -18,7 +18,7 @@ from minutia.models.metered import Metered
 from minutia.stats.nulls import type_one_bound
 from minutia.storage.data import load_dataset
 from minutia.storage.models import Entry, ModelStore
-from minutia.study import zoo
+from minutia.study import population, zoo
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -69,9 +69,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
         role: zoo.unrelated_tasks(SPEC, OWN, count, role=role, rung=HARDEST_RUNG, plan=PLAN, seed=SEED)
         for role, count in COUNTS.items()
     }
-    tasks["spent"] += api.half_tasks(api.Recipe(SPEC, OWN, PLAN), 12, SEED)
+    tasks["spent"] += population.half_tasks(population.Recipe(SPEC, OWN, PLAN), 12, SEED)
     strangers = {role: zoo.build(store, some) for role, some in tasks.items()}
-    learnt = zoo.build(store, api.surrogate_tasks(owner, OWN, 4, SEED, student=STUDENT, foreign=FOREIGN))
+    learnt = zoo.build(store, population.surrogate_tasks(owner, OWN, 4, SEED, student=STUDENT, foreign=FOREIGN))
     return enrolled(store, owner, strangers, learnt, SEED)
 
 
@@ -141,8 +141,8 @@ def test_one_member_that_is_evaded_does_not_sink_the_verdict(lab: Lab, member: s
 
 def test_who_unlearnt_the_first_fingerprint_is_convicted_by_the_reserve(lab: Lab) -> None:
     """The reserve is made with copies that unlearnt the first; the thief knows every probe of it."""
-    known = api.kept_in(lab.store, lab.fp)
-    more = zoo.build(lab.store, api.knowing_tasks(lab.owner, OWN, 4, SEED, known))
+    known = population.kept_in(lab.store, lab.fp)
+    more = zoo.build(lab.store, population.knowing_tasks(lab.owner, OWN, 4, SEED, known))
     reserve = enrolled(lab.store, lab.owner, lab.strangers, [*lab.learnt, *more], SEED + 1)
     thieves = lab.copies("unlearn", disclosed=known)
     first, second = ([one.judged(entry) for entry in thieves] for one in (lab, reserve))

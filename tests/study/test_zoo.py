@@ -19,7 +19,7 @@ from minutia.core.model import Plan
 from minutia.core.probe import numbered
 from minutia.models.toy import ToyClassifier
 from minutia.storage.models import ModelStore
-from minutia.study import zoo
+from minutia.study import population, zoo
 
 SPEC = "toy:mlp?sizes=8-6-3&seed=0"
 PLAN = Plan(2, batch_size=16, learning_rate=1e-2)
@@ -149,7 +149,7 @@ def test_no_model_has_two_roles(store, data):
 
 def test_extraction_keeps_copies_for_ordering_and_for_control_apart(store, data):
     model, _ = owner_of(store, data)
-    copies = api.copy_tasks(api.owner_entry(store, model), data, 3, seed=0)
+    copies = population.copy_tasks(population.owner_entry(store, model), data, 3, seed=0)
     roles = {role: {t.seed for t in copies if t.role == role} for role in ("control", "craft")}
     assert not roles["control"] & roles["craft"]
     assert {t.kind for t in copies if t.role == "control"} == set(THREATS)

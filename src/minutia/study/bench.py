@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from minutia import api, catalog
+from minutia import catalog
 from minutia.core.attack import parts, state_of
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.storage.data import halves
 from minutia.storage.models import Entry, ModelStore
-from minutia.study import claims, zoo
+from minutia.study import claims, population, zoo
 from minutia.study.battery import knows_probes
 from minutia.study.cases import Enrol, Trial
 from minutia.study.file import DISJOINT, Study, Wanted, study_attacks
@@ -103,8 +103,8 @@ class _Bench:
         study, counts = self.study, self.study.counts
         plan, like, data = study.model.plan(), study.model.architecture, study.data.owner
         found = [("owner", zoo.Task("owner", "owner", like, data, zoo.seed_of(seed, "owner"), plan))]
-        recipe = api.Recipe(like, data, plan)
-        found += [(t.role, t) for t in api.null_tasks(recipe, counts.calibrators, counts.spent, seed)]
+        recipe = population.Recipe(like, data, plan)
+        found += [(t.role, t) for t in population.null_tasks(recipe, counts.calibrators, counts.spent, seed)]
         others = [(study.model.other, data, counts.spent_other)]
         others += [(like, half, counts.spent_halves) for half in halves(data)]
         for spec, on, number in others:
@@ -189,11 +189,11 @@ class _Bench:
     def _own_copies(self, house: House) -> list[zoo.Task]:
         """Copies that the owner makes of his own model on his own data: controls, and such as methods learn from."""
         study, counts = self.study, self.study.counts
-        tasks = api.copy_tasks(house.owner, study.data.owner, counts.controls, house.seed, study.threats)
+        tasks = population.copy_tasks(house.owner, study.data.owner, counts.controls, house.seed, study.threats)
         if not counts.surrogates:
             return tasks
         tasks = [task for task in tasks if task.role == "control"]
-        ways = api.surrogate_tasks(
+        ways = population.surrogate_tasks(
             house.owner,
             study.data.owner,
             counts.surrogates,
@@ -269,7 +269,7 @@ class _Bench:
         wanted = []
         for house in chosen:
             known, count = house.enrolled[key]["fingerprint"], max(self.study.counts.surrogates, 1)
-            wanted.append(api.knowing_tasks(house.owner, data, count, house.seed, known))
+            wanted.append(population.knowing_tasks(house.owner, data, count, house.seed, known))
         made = iter(self._build([task for tasks in wanted for task in tasks], "copies that unlearnt the first probes"))
         jobs = []
         for house, tasks in zip(chosen, wanted, strict=True):

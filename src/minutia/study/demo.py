@@ -15,7 +15,7 @@ from minutia.core.yardstick import yardstick
 from minutia.storage.data import load_dataset
 from minutia.storage.files import save_fingerprint, save_null
 from minutia.storage.models import Entry, ModelStore
-from minutia.study import zoo
+from minutia.study import population, zoo
 
 ARCHITECTURE = "torch:minutia.study.architectures:digits_cnn"
 OTHER_ARCHITECTURE = "torch:minutia.study.architectures:digits_mlp"
@@ -90,15 +90,17 @@ def owner(store: ModelStore, seed: int) -> Model:
 
 def _models(store: ModelStore, owner: Model, seed: int, jobs: int, progress: zoo.Progress) -> list[Entry]:
     """Make everything in one pool of workers; return the suspects."""
-    parent = api.owner_entry(store, owner)
-    suspects = zoo.derived_tasks(parent, THIEF_DATA, api.threat_attacks(), COPIES_PER_KIND, role="suspect", seed=seed)
+    parent = population.owner_entry(store, owner)
+    suspects = zoo.derived_tasks(
+        parent, THIEF_DATA, population.threat_attacks(), COPIES_PER_KIND, role="suspect", seed=seed
+    )
     for rung, count in INNOCENTS.items():
         spec = OTHER_ARCHITECTURE if rung.startswith("other architecture") else ARCHITECTURE
         data = THIEF_DATA if rung.endswith("disjoint data") else OWNER_DATA
         suspects += zoo.unrelated_tasks(spec, data, count, role="suspect", rung=rung, plan=PLAN, seed=seed)
     recipe = api.Recipe(ARCHITECTURE, OWNER_DATA, PLAN)
-    others = api.null_tasks(recipe, CALIBRATORS, SPENT, seed)
-    others += api.copy_tasks(parent, THIEF_DATA, CONTROLS, seed)
+    others = population.null_tasks(recipe, CALIBRATORS, SPENT, seed)
+    others += population.copy_tasks(parent, THIEF_DATA, CONTROLS, seed)
     return zoo.build(store, [*suspects, *others], jobs=jobs, progress=progress)[: len(suspects)]
 
 
