@@ -78,35 +78,28 @@ def surrogate_tasks(
     out without ``student``.
     """
     keys = [key for key in SURROGATES if student or "student=other" not in key]
-    tasks = _learnt_from(owner, data, keys, count, seed)
-    for place, half in enumerate(halves(data)):
-        tasks += _learnt_from(owner, half, keys, count // 2, zoo.seed_of(seed, "half", place))
-    return [replace(task, student=student, foreign=foreign) for task in tasks]
+    return [
+        replace(task, student=student, foreign=foreign) for task in _on_whole_and_halves(owner, data, keys, count, seed)
+    ]
 
 
 def knowing_tasks(owner: Entry, data: str, count: int, seed: int, disclosed: str) -> list[zoo.Task]:
     """Copies as thieves make them who know the probes of a fingerprint, ``disclosed``, a file in the store."""
-    return _learnt_from(owner, data, KNOWING, count, seed, disclosed)
+    return _on_whole_and_halves(owner, data, KNOWING, count, seed, disclosed)
 
 
-def _learnt_from(
+def _on_whole_and_halves(
     owner: Entry, data: str, keys: Sequence[str], count: int, seed: int, disclosed: str = ""
 ) -> list[zoo.Task]:
     """Copies that methods learn from: such as keep the weights, and surrogates that learnt the answers."""
-    chosen = [catalog.attack(key) for key in keys]
-    return [
-        task
-        for one in chosen
-        for task in zoo.derived_tasks(
-            owner,
-            data,
-            [one.key],
-            count,
-            role="craft" if one.keeps_weights else "surrogate",
-            seed=seed,
-            disclosed=disclosed,
-        )
-    ]
+    parts = [(data, count, seed)]
+    parts += [(half, count // 2, zoo.seed_of(seed, "half", place)) for place, half in enumerate(halves(data))]
+    found = []
+    for part, number, own in parts:
+        for chosen in map(catalog.attack, keys):
+            role = "craft" if chosen.keeps_weights else "surrogate"
+            found += zoo.derived_tasks(owner, part, [chosen.key], number, role=role, seed=own, disclosed=disclosed)
+    return found
 
 
 def kept_in(store: ModelStore, fp: Fingerprint) -> str:
