@@ -12,6 +12,7 @@ from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import HARDEST_RUNG
 from minutia.core.model import ModelCard
 from minutia.models.metered import Metered
+from minutia.report import bench_findings as findings
 from minutia.storage.files import load_fingerprint, load_null
 from minutia.storage.models import Entry, ModelStore
 from minutia.study import bench, zoo
@@ -127,7 +128,9 @@ def test_who_knows_the_probes_meets_the_reserve_as_well(ran, points, tmp_path):
     assert second < first, "children of an ancestor have no reserve"
     known = {r["suspect"] for r in rows[key] if r["label"] == "unlearn"}
     assert {r["suspect"] for r in rows[f"{key} in reserve"] if r["label"] == "unlearn"} == known
-    assert [m["name"] for m in result.table["methods"] if not m["baseline"]] == ["ipguard", "ipguard in reserve"]
+    shown = [(m["name"], m["reserve"]) for m in result.table["methods"]]
+    assert shown[:2] == [("ipguard", False), ("ipguard in reserve", True)], "a reserve follows its method"
+    assert findings.best(result.table)["name"] == "ipguard"
 
 
 def test_a_reserve_for_no_method_of_the_study_is_refused(points):

@@ -23,8 +23,11 @@ HALF = 0.5
 
 
 def best(table: Table) -> Entry | None:
-    """The method that recognises the largest share of copies; a baseline only where there is nothing else."""
-    judged = [m for m in ordered(table) if pooled(m)[1]]
+    """The method that recognises the largest share of copies; a baseline only where there is nothing else.
+
+    A reserve is no method: thieves who know the first fingerprint do not know it.
+    """
+    judged = [m for m in ordered(table) if pooled(m)[1] and not m.get("reserve")]
     chosen = [m for m in judged if not m["baseline"]] or judged
     return max(chosen, key=_share, default=None)
 

@@ -38,7 +38,8 @@ class About:
 def table(about: About, rows: Sequence[Row]) -> dict[str, Any]:
     """The whole table as plain data; its digest leaves out measured seconds and the date, which no two runs share."""
     rows = distinct(rows)
-    keys = list(dict.fromkeys(row["method"] for row in rows))
+    known = list(dict.fromkeys(row["method"] for row in rows))
+    keys = sorted(known, key=lambda key: (known.index(key.removesuffix(RESERVE)), key))  # a reserve follows its method
     methods = [_method(about, key, [row for row in rows if row["method"] == key]) for key in keys]
     body = {
         "schema": SCHEMA,
@@ -80,6 +81,7 @@ def _method(about: About, key: str, rows: Sequence[Row]) -> dict[str, Any]:
         "method": key,
         "name": name,
         "baseline": name in about.baselines,
+        "reserve": key.endswith(RESERVE),
         "failed": sorted({f["failed"] for f in prints if "failed" in f}),
         "probes": _middle(f["probes"] for f in prints if "probes" in f),
         "calibrators": _middle(f["m"] for f in prints if "m" in f),
