@@ -184,6 +184,15 @@ def test_a_member_far_behind_the_two_best_does_not_count():
     assert framed.members[2].p_value is not None
 
 
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=6))
+def test_units_do_not_hang_on_the_null(pool):
+    """They would treat the null's models and the suspect differently, and the rank would no longer be exact."""
+    copies = {"prune": [hits(a, b) for a, b in [(12, 3), (9, 6), (7, 7), (5, 12)]]}
+    chosen, fp = portfolio(Share(11), Share(12), spent=SPENT, controls=copies)
+    first, other = (yardstick(chosen, fp, null(fp, some)) for some in ([hits(*p) for p in pool], [hits(0, 0)] * 3))
+    assert [(c.tail, c.counts) for c in first.columns] == [(c.tail, c.counts) for c in other.columns]
+
+
 def test_the_best_two_members_count_however_far_apart_they_are():
     copies = {"prune": [hits(12, 0)] * 9 + [hits(12, 6)]}
     chosen, fp = portfolio(Share(11), Share(12), spent=SPENT, controls=copies)

@@ -258,10 +258,16 @@ def _by_coverage(columns: Sequence[Column], copies: Mapping[str, Sequence[Observ
 
 
 def _coverage(column: Column, copies: Mapping[str, Sequence[Observation]]) -> float:
-    """The share of stored copies, every kind alike, that come halfway to the owner's own score."""
-    if column.exact:
+    """The share of stored copies, every kind alike, that come halfway from spent models to the owner's own score.
+
+    The null has no part in it: units that hang on it would treat its models and the suspect differently.
+    """
+    if column.exact or column.scale is None:
         return 0.0
-    found = [[bool((p >= column.halfway).any()) for p in _paths(column, some)] for some in copies.values() if some]
+    halfway = (column.own[column.first :] + column.scale.mean) / 2
+    found = [
+        [bool((p[column.first :] >= halfway).any()) for p in _paths(column, some)] for some in copies.values() if some
+    ]
     return float(np.mean([np.mean(kind) for kind in found])) if found else 0.0
 
 
