@@ -128,6 +128,15 @@ def test_the_documentation_page_has_figures_intervals_seeds_and_the_date(table):
 # --- files
 
 
+def test_the_documentation_page_says_what_suspects_show_and_which_kinds_stay_open(table):
+    """Of innocents every second kind that is seen was ruled out, see ``bench_rows``."""
+    text = bench_markdown.page(table)
+    (row,) = [line for line in text.splitlines() if line.startswith("| kinds left open")]
+    assert row.split("|")[2].strip().endswith("(50 %)")
+    shown = {**table, "facts": {**table["facts"], "access": "scores"}}
+    assert bench_markdown.page(shown).splitlines()[0] == text.splitlines()[0] + ", suspects with open scores"
+
+
 def test_cases_are_one_line_per_row_and_read_back(table):
     rows = bench_rows.rows()
     read = list(csv.DictReader(io.StringIO(bench_files.cases_csv(rows))))

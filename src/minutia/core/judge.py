@@ -148,7 +148,7 @@ def _member(column: Column, row: Array) -> Member:
     score = None if np.isnan(row[-1]) else round(float(row[-1]), 9)
     if column.exact:
         alone = column.significance(row)
-        return Member(column.fp.method, asked, score, None, alone.p, alone.kind)
+        return Member(column.fp.method, asked, score, None, alone.p, alone.kind, column.counts)
     highest = column.standardised(row).max()
     if np.isneginf(highest) or not len(column.null):
         return Member(column.fp.method, asked, score, None, None, "none")
@@ -230,6 +230,7 @@ def _calibration_flags(
         "null-easier-rung": null.m > 0 and null.rung != HARDEST_RUNG,
         "suspect-is-calibrator": seen.subject.id in known,
         "positive-control-failed": floor is not None and power.get("owner", 0.0) < 1.0,
+        "null-shares-weights": any(c.exact and not c.counts for c in stick.columns),
         "unscreened": not fp.reference and bool(stick.ranked),
         "no-controls": len(fp.controls) < 2,
     }
@@ -270,9 +271,11 @@ def _reasons(
     outcome: Outcome, significance: Significance, stick: Yardstick, null: Null, alpha: float, flags: Sequence[str]
 ) -> list[str]:
     """Why the verdict reads as it does, in sentences."""
-    needed = calibrators_needed(alpha, "portfolio" if stick.ranked and any(c.exact for c in stick.columns) else "path")
+    needed = calibrators_needed(alpha, "portfolio" if stick.ranked and stick.exact else "path")
     if "null-missing" in flags:
         return [f"no null was given: {needed} unrelated models are needed to decide at alpha {alpha:g}"]
+    if significance.p is None:
+        return ["nothing is left to decide with: what this compares, unrelated models have in common as well"]
     if "null-too-small" in flags:
         return [f"the null holds {null.m} unrelated models, {needed} are needed to decide at alpha {alpha:g}"]
     if "null-unlike-owner" in flags:

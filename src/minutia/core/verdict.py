@@ -40,6 +40,11 @@ FLAGS: Mapping[str, Flag] = {
         "the null was trained otherwise, and p-values against it can be far too small",
         "build the null with the owner's own training plan, or name the training function with train=",
     ),
+    "null-shares-weights": Flag(
+        "unrelated models of the null have weights in common with the owner's model",
+        "they descend from one public ancestor, and so may the suspect: what weights have in common is left out",
+        "nothing, if that is so; if these models were trained from scratch, look for a copy among them",
+    ),
     "permuted-labels": Flag(
         "after renaming the suspect's classes its answers resemble the owner's",
         "a copy may answer in another class order; nothing is ruled out",
@@ -142,8 +147,8 @@ class Member(NamedTuple):
     """What one method of a portfolio says by itself: its score and p-value are shown, the joint p-value decides.
 
     ``standardised`` is its largest score over the looks in units of what innocent models vary by; ``kind`` is that of
-    its p-value: rank, exact, or none where it could not be measured. One that ``counts`` not sees far fewer of the
-    stored copies than the others do, and is no part of the joint p-value.
+    its p-value: rank, exact, or none where it could not be measured. One that ``counts`` not is no part of the joint
+    p-value: it sees far fewer of the stored copies than the others do, or convicts unrelated models.
     """
 
     method: str

@@ -31,6 +31,10 @@ EARLY = 0.1
 """Power of the share of a member's answers that has arrived, by which early scores count less than late ones."""
 RARE = 5.5
 """How many mean excesses above the upper quartile one in a thousand lies in an exponential tail: ln(0.25/0.001)."""
+SHARED = 1e-5
+"""Exact p-value of an unrelated model from which its weights are plainly no independent ones."""
+LOOKED_AT = 20
+"""Unrelated models that are looked at for it: children of one ancestor all share what they share."""
 EVERYTHING = 1 << 30
 """More scores per answer than any model tells."""
 NONE = Significance(None, None, "none")
@@ -119,6 +123,11 @@ class Yardstick:
         return tuple(c for c in self.columns if c.counts and not c.exact)
 
     @cached_property
+    def exact(self) -> tuple[Column, ...]:
+        """Columns whose p-values need no null models."""
+        return tuple(c for c in self.columns if c.counts and c.exact)
+
+    @cached_property
     def highest(self) -> Array:
         """The largest standardised score (m,) of each null model over columns and looks."""
         return np.max([c.null.max(axis=1) for c in self.ranked], axis=0) if self.ranked else np.empty(0)
@@ -180,9 +189,9 @@ class Yardstick:
         return rank_p(seen.max(), self.highest)
 
     def _combined(self, rank: Significance, path: Array) -> Significance:
-        if not any(c.exact for c in self.columns):
+        if not self.exact:
             return rank
-        found = [c.significance(row) for row, c in zip(path, self.columns, strict=True) if c.exact]
+        found = [c.significance(row) for row, c in zip(path, self.columns, strict=True) if c in self.exact]
         parts = [p for p in found if p.p is not None]
         if not self.ranked:
             return _averaged(parts)
@@ -236,6 +245,7 @@ def yardstick(
     if len(parts) > 1:
         copies = {kind: [o.showing(shows) for o in some] for kind, some in fp.controls.items() if kind != "owner"}
         columns = _by_coverage(columns, copies)
+    columns = [replace(c, counts=c.counts and not _is_shared(c, null.observations[:LOOKED_AT])) for c in columns]
     return Yardstick(looks, tuple(columns), shows, null.m)
 
 
@@ -255,6 +265,18 @@ def _by_coverage(columns: Sequence[Column], copies: Mapping[str, Sequence[Observ
         c if c.exact else replace(c, tail=c.tail * (1 + STRETCH * (ranked[0] - s)), counts=s >= least)
         for s, c in zip(share, columns, strict=True)
     ]
+
+
+def _is_shared(column: Column, unrelated: Sequence[Observation]) -> bool:
+    """Whether an exact test of weights rejects H0 of models that are unrelated by declaration.
+
+    Then they and the owner's model have an ancestor in common, a public one, and what a suspect shares with the owner
+    says nothing either: the question is whether it is independent given that ancestor, which only the rank answers.
+    """
+    if not (column.exact and column.method.reads):
+        return False
+    found = (column.significance(column.path(o, len(column.prefixes))) for o in unrelated)
+    return any(s.p is not None and s.p <= SHARED for s in found)
 
 
 def _coverage(column: Column, copies: Mapping[str, Sequence[Observation]]) -> float:
@@ -346,7 +368,7 @@ def _strongest_per_root(seen: Sequence[Observation], paths: Array) -> Array:
 def powers(stick: Yardstick, fp: Fingerprint, alpha: float) -> Mapping[str, float]:
     """Share of the stored copies of each kind that would be convicted; with a null too small, at its smallest level."""
     kinds = sorted(fp.controls, key=lambda kind: (_place(fp.threats, kind), kind))
-    share = RANK_SHARE if any(c.exact for c in stick.columns) else 1.0
+    share = RANK_SHARE if stick.exact else 1.0
     level = max(alpha, 1 / (share * (1 + stick.m))) if stick.ranked and stick.m else alpha
     return {kind: float(np.mean([stick.convicts(stick.path(o), level) for o in fp.controls[kind]])) for kind in kinds}
 

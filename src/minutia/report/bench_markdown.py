@@ -10,7 +10,7 @@ from minutia.report.words import DASH, clean, percent, points
 def page(table: Mapping[str, Any]) -> str:
     """Return the page as Markdown; what a table holds of foreign text cannot become markup."""
     parts = [
-        f"# The study {_text(table['name'])}",
+        f"# The study {_text(table['name'])}{_shown(table)}",
         _intro(table),
         "## In words",
         *_words(table),
@@ -32,6 +32,12 @@ def page(table: Mapping[str, Any]) -> str:
         _grid(["fact", "value"], [[_text(n), f"`{_text(v, 600)}`"] for n, v in w.facts(table)]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(table: Mapping[str, Any]) -> str:
+    """What suspects let see, where that is more than labels."""
+    access = table["facts"].get("access", "labels")
+    return f", suspects with open {_text(access)}" if access != "labels" else ""
 
 
 def _intro(table: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from minutia.core.verdict import Verdict
+from minutia.core.verdict import Member, Verdict
 from minutia.report.rows import Group, Row, Summary, grouped
 from minutia.report.words import (
     DASH,
@@ -113,10 +113,15 @@ def _members(verdict: Verdict) -> "Table":
     told = sorted(verdict.members, key=lambda m: -1e9 if m.standardised is None else -m.standardised)
     for m in told:
         reach = DASH if m.standardised is None or missing(m.standardised) else f"{m.standardised:.2f}"
-        name = clean(m.method.partition("(")[0], 60) + ("" if m.counts else " (not counted: sees fewer copies)")
+        name = clean(m.method.partition("(")[0], 60) + ("" if m.counts else f" (not counted: {_why_not(m)})")
         cells = (name, str(m.asked), format_score(m.score), reach, format_p(m.p_value))
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def _why_not(member: Member) -> str:
+    """Why a member is no part of the joint p-value."""
+    return "sees fewer copies" if member.kind in ("rank", "none") else "null shares weights"
 
 
 def _flag(flag: str) -> list[tuple[str, str]]:

@@ -317,6 +317,40 @@ def test_weights_convict_beside_answers_even_without_a_null(owner):
     assert hidden.outcome == "inconclusive" and "null-missing" in hidden.flags
 
 
+def child(ancestor, seed):
+    """A fine-tune of a public model: a root of its own, and hidden units in common with all its siblings."""
+    made = noisy(ancestor, seed)
+    made.card = replace(made.card, root=f"child {seed}", parents=(ancestor.card.id,))
+    return made
+
+
+def test_children_of_one_ancestor_are_not_taken_for_copies_of_one_another(enrolled, owner):
+    """The null is declared unrelated, and shares its units with the owner's model: then they are no evidence."""
+    method, fp = enrolled
+    null = Null("unrelated", tuple(method.asked(child(owner, seed), fp.probes) for seed in range(1, 6)))
+    sibling = child(owner, 9)
+    assert method.verify(fp, sibling, Null.none()).outcome == "match", "who knows of no ancestor sees common units"
+    found = method.verify(fp, sibling, null)
+    assert (found.outcome, found.p_value) == ("inconclusive", None) and "null-shares-weights" in found.flags
+    assert "unrelated models have in common as well" in found.reasons[0]
+    strangers = Null(
+        "unrelated", tuple(method.asked(ToyClassifier.fresh(SIZES, seed=s), fp.probes) for s in range(40, 45))
+    )
+    found = method.verify(fp, sibling, strangers)
+    assert found.outcome == "match" and "null-shares-weights" not in found.flags
+
+
+def test_beside_answers_the_rank_decides_where_the_null_shares_weights(owner):
+    both = catalog.method("unit_order+noise_agreement(probes=20)")
+    spent = [child(owner, seed) for seed in range(20, 28)]
+    mine = child(owner, 1)
+    fp = both.extract(mine, replace(INPUTS, unrelated=spent), threats=())
+    null = Null("unrelated", tuple(both.asked(child(owner, seed), fp.probes, fp.arrays) for seed in range(30, 49)))
+    found = both.verify(fp, child(owner, 50), null, alpha=0.05)
+    assert found.null_kind == "rank" and found.outcome != "match"
+    assert [m.counts for m in found.members] == [False, True] and found.members[0].p_value < 1e-5
+
+
 # --- trained networks
 
 
