@@ -27,7 +27,7 @@ test-slow: $(VENV)/.dev ## the slow tests: error rates, small studies, real serv
 bench: $(VENV)/.dev ## error rates and speed, as ratios to a peer in the same run; one seed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 1
 
-study: $(VENV)/.dev ## every method against every attack on digits, five seeds; under twenty minutes on two cores
+study: $(VENV)/.dev ## every method against every attack on digits, three seeds; half an hour on two cores
 	$(ONE_THREAD) $(BIN)/minutia bench digits
 
 lint: $(VENV)/.dev ## style, format and types
