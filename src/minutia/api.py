@@ -345,10 +345,14 @@ def _check_reserve(first: Fingerprint, model: Model, makes: bool) -> None:
         raise UsageError(
             f"expected an earlier fingerprint of {model.spec}, got one of {first.owner.id[:19]}…: name its own"
         )
-    if not makes or not len(first.probes):
+    if not len(first.probes):
         raise UsageError(
-            "expected probes that a thief could unlearn, a model that can be trained and a store for copies that do, "
-            "got less: a reserve needs --derived or --unrelated and --copies 1 or more"
+            "expected a fingerprint with probes that a thief could unlearn, got one that only reads weights"
+        )
+    if not makes:
+        raise UsageError(
+            "expected a model that can be trained and a store for copies that unlearn the first fingerprint, got none: "
+            "a reserve needs --derived or --unrelated and --copies 1 or more"
         )
 
 
