@@ -143,10 +143,7 @@ class HttpBytes:
         return _origin(self._url)
 
     def _next(self, url: str, location: str) -> str:
-        try:
-            following = urljoin(url, location)
-        except ValueError:
-            following = ""
+        following = urljoin(url, location)
         place = _split(following)
         if not location or place is None or (url.startswith("https:") and place.scheme != "https"):
             raise FileError(
@@ -185,7 +182,6 @@ class HttpBytes:
         """A server that knows no ranges sends everything: accepted up to a limit."""
         said = response.headers.get("Content-Length", "")
         if said.isdecimal() and int(said[:20]) <= SMALL:
-            self.size = int(said)
             return self._body(response, self.size)
         raise FileError(
             f"expected a server that sends parts of {self.name}, got one that knows no ranges and a file of "
