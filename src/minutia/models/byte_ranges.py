@@ -5,13 +5,14 @@ import os
 import stat
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from minutia.core.digest import Array
-from minutia.core.errors import FileError
+from minutia.core.errors import FileError, UsageError
 
 
 class ByteRanges(Protocol):
@@ -193,17 +194,18 @@ def check_range(source: ByteRanges, start: int, length: int) -> None:
 
 
 class Cursor:
-    """A place in a file that moves on as its header is read; it fetches ``ahead`` bytes at once.
+    """A place in a file that moves on as its header is read; it fetches ahead in steps.
 
     >>> at = Cursor(MemoryBytes(b"abcdef"))
     >>> at.take(2), at.position, at.take(3)
     (b'ab', 2, b'cde')
     """
 
-    def __init__(self, source: ByteRanges, start: int = 0, end: int | None = None, ahead: int = 2**16) -> None:
+    STEP = 2**16
+
+    def __init__(self, source: ByteRanges, start: int = 0, end: int | None = None) -> None:
         self.position, self.end = start, source.size if end is None else end
-        self.name = source.name
-        self._source, self._step, self._ahead, self._from = source, ahead, b"", start
+        self._source, self._ahead, self._from = source, b"", start
 
     def take(self, length: int) -> bytes:
         """The next bytes; FileError where they end before."""
@@ -214,7 +216,7 @@ class Cursor:
             )
         begin = self.position - self._from
         if begin < 0 or begin + length > len(self._ahead):
-            count = min(max(length, self._step), self.end - self.position)
+            count = min(max(length, self.STEP), self.end - self.position)
             self._ahead, self._from = self._source.read(self.position, count).tobytes(), self.position
             begin = 0
         self.position += length
@@ -225,3 +227,12 @@ class Cursor:
         if length < 0 or length > self.end - self.position:
             self.take(length)
         self.position += length
+
+
+def open_bytes(address: str) -> ByteRanges:
+    """Bytes at a local path or an ``http(s)://`` address; ``file:`` and other schemes are refused."""
+    scheme = address.partition("://")[0].lower() if "://" in address else ""
+    opener: Callable[[str], ByteRanges] | None = {"": lambda path: LocalBytes(Path(path))}.get(scheme)
+    if opener is None:
+        raise UsageError(f"expected a path or an https:// address, got {address[:120]!r}: download the file first")
+    return opener(address)

@@ -79,7 +79,7 @@ def read_index(source: ByteRanges, beside: Opener, read: Callable[[ByteRanges], 
     if source.size > MAX_HEADER:
         raise FileError(f"expected an index of at most {MAX_HEADER >> 20} MiB, got {source.name}: do not trust it")
     places = parsed_json(source.read(0, source.size).tobytes(), source.name).get("weight_map")
-    if not isinstance(places, dict) or not places or not all(is_plain(file) for file in places.values()):
+    if not isinstance(places, dict) or not places or not all(_is_plain(file) for file in places.values()):
         raise FileError(
             f"expected tensors and the files beside it that hold them as weight_map in {source.name}, got "
             f"{str(places)[:80]}: do not trust the index"
@@ -141,8 +141,8 @@ def _indexed(name: str, file: str, held: Mapping[str, Entry], source: ByteRanges
     return held[name]
 
 
-def is_plain(file: object) -> bool:
-    """Whether it is the name of a file, without any way out of its folder, under the rules of every system."""
+def _is_plain(file: object) -> bool:
+    """Whether it names a file of the same folder, under the rules of every system."""
     return (
         isinstance(file, str)
         and 0 < len(file) <= 255

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -54,26 +53,9 @@ def unpack_int4(packed: Array, *, signed: bool = True) -> Array:
     return (numbers ^ np.int8(8)) - np.int8(8) if signed else numbers
 
 
-def of_dtype(dtype: np.dtype[Any]) -> NumberFormat:
-    """The format of a numpy type, big-endian ones included; what is no number has no decoder.
-
-    >>> of_dtype(np.dtype(">f4")).decode(np.array([0x3F, 0x80, 0, 0], np.uint8)).tolist(), of_dtype(np.dtype("U2")).name
-    ([1.0], 'str64')
-    """
-    if dtype.name in FORMATS and (dtype.itemsize == 1 or dtype.newbyteorder("<") == dtype):
-        return FORMATS[dtype.name]
-    known = dtype.name in FORMATS and dtype.kind in "fiu"
-    return NumberFormat(dtype.name, 1, dtype.itemsize, _plain(dtype) if known else None)
-
-
-def _plain(dtype: np.dtype[Any]) -> Decoder:
-    return lambda raw: raw.view(dtype).astype(np.float32, copy=False)
-
-
-def _little(name: str) -> NumberFormat:
-    """A type that numpy knows, little-endian."""
-    dtype = np.dtype(name).newbyteorder("<")
-    return NumberFormat(name, 1, dtype.itemsize, _plain(dtype))
+def _plain(dtype: str) -> Decoder:
+    little = np.dtype(dtype).newbyteorder("<")
+    return lambda raw: raw.view(little).astype(np.float32, copy=False)
 
 
 def _bfloat16(raw: Array) -> Array:
@@ -118,8 +100,12 @@ EIGHT_BIT_FLOATS = (
 FORMATS: dict[str, NumberFormat] = {
     found.name: found
     for found in (
-        *(_little(name) for name in ("float64", "float32", "int64", "int32", "int16", "int8")),
-        *(_little(name) for name in ("uint64", "uint32", "uint16", "uint8")),
+        *(
+            NumberFormat(name, 1, np.dtype(name).itemsize, _plain(name))
+            for name in ("float64", "float32", "int64", "int32", "int16", "int8")
+        ),
+        *(NumberFormat(name, 1, np.dtype(name).itemsize, _plain(name)) for name in ("uint64", "uint32", "uint16")),
+        NumberFormat("uint8", 1, 1, _plain("uint8")),
         NumberFormat("bool", 1, 1, lambda raw: (raw != 0).astype(np.float32)),
         NumberFormat("float16", 1, 2, _looked_up("<u2", "float16")),
         NumberFormat("bfloat16", 1, 2, _bfloat16),
