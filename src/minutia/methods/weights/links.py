@@ -50,7 +50,7 @@ class Links:
             for norm in group.norms:
                 weights |= folded(weights, norm)
         found = cls(tuple(_links(weights, groups)), tuple(group.homogeneous for group in groups))
-        return found._normed()
+        return found.normed()
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -70,7 +70,7 @@ class Links:
         """Places of the links that read a group."""
         return [i for i, link in enumerate(self.links) if link.source == source]
 
-    def _normed(self) -> Self:
+    def normed(self) -> Self:
         """Move every scalable unit's scale into what reads it."""
         known = [OUTSIDE]
         links = list(self.links)

@@ -1,0 +1,83 @@
+"""Kinship of matched weights: whether one holds the other, both hold a third, or one is an average."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from minutia.core.digest import Array
+
+HOLDS = 0.97
+"""Regression slope from which on one checkpoint's weights are taken to be in the other whole."""
+SAME = 0.985
+"""Cosine from which on the question who holds whom is idle: nothing but light changes lie between."""
+SPREAD = 0.15
+"""How far slopes of layers may lie from an average's, relative to them."""
+
+
+@dataclass(frozen=True)
+class Kinship:
+    """Matched rows of one layer: their median ``cosine``, and the regression slopes of either on the other.
+
+    ``there`` is the slope of the second's weights on the first's: 1 where the second is the first and changes that
+    have nothing to do with it. Two that grew from a common start have both slopes below 1, for neither holds what the
+    other has learnt.
+
+    >>> parent = np.eye(2)
+    >>> Kinship.of(parent, parent + np.array([[0.0, 0.5], [0.5, 0.0]])).there
+    1.0
+    """
+
+    cosine: float
+    there: float
+    back: float
+
+    @classmethod
+    def of(cls, first: Array, second: Array) -> Self:
+        """Of matched rows (n, d) of both."""
+        inner = np.sum(first * second, axis=1, dtype=np.float64)
+        sizes = [np.sum(rows * rows, axis=1, dtype=np.float64) for rows in (first, second)]
+        cosine = inner / np.sqrt(np.maximum(sizes[0] * sizes[1], 1e-300))
+        slopes = (float(inner.sum() / max(size.sum(), 1e-300)) for size in sizes)
+        return cls(float(np.median(cosine)), *slopes)
+
+
+def merged_share(kinships: Sequence[Kinship]) -> float | None:
+    """The share of the first in the second where it looks like an average with a stranger, else None.
+
+    In w f + (1 - w) h with h of the size of f and nothing in common with it, the slopes are w and
+    w / (w^2 + (1 - w)^2), in every layer alike. Siblings have slopes alike in both directions, or no constant ones.
+
+    >>> w, back = 0.3, 0.3 / (0.09 + 0.49)
+    >>> round(merged_share([Kinship(0.4, w, back)] * 3), 3)
+    0.3
+    """
+    if len(kinships) < 2:
+        return None
+    for there, back in (("there", "back"), ("back", "there")):
+        share = float(np.median([getattr(k, there) for k in kinships]))
+        if not 0.05 < share < 0.9:
+            continue
+        expected = share / (share**2 + (1 - share) ** 2)
+        near = [abs(getattr(k, there) - share) < SPREAD * share for k in kinships]
+        fits = [abs(getattr(k, back) - expected) < SPREAD * expected for k in kinships]
+        if np.mean(near) > 0.7 and np.mean(fits) > 0.7:
+            return share
+    return None
+
+
+def holds(kinships: Sequence[Kinship]) -> bool:
+    """Whether one checkpoint holds the weights of the other, as far as layers are related.
+
+    Calibrated in a laboratory of tiny language models. The larger slope, median over layers, was 1.00 to 1.18 for
+    copies tuned for 150 to 3,000 steps (of a parent of 600 to 3,000), with low-rank adapters, quantised, pruned
+    to 20 %, averaged with a sibling or a stranger; .43 to .50 for two full trainings of one initialisation, .77 to
+    .84 for short ones (600 steps), .94 for two children of one young ancestor. One that has hardly moved from
+    the common start holds it, and is rightly taken for a parent.
+
+    >>> holds([Kinship(0.8, 1.01, 0.6)]), holds([Kinship(0.8, 0.8, 0.8)])
+    (True, False)
+    """
+    larger = max(np.median([k.there for k in kinships]), np.median([k.back for k in kinships]))
+    return bool(larger >= HOLDS or np.median([k.cosine for k in kinships]) >= SAME)

@@ -1,0 +1,217 @@
+"""The order of hidden units in two checkpoints: kept by copies, random between independent trainings."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import comb, exp, lgamma, log
+
+import numpy as np
+
+from minutia.core.digest import Array
+from minutia.methods.weights.chains import finite_rows
+from minutia.methods.weights.laundered import monotone
+from minutia.methods.weights.roles import Group, Mlp, Tensors
+from minutia.methods.weights.streams import Stream, shared_tokens, unit_rows
+from minutia.stats.matching import cosines, matched
+from minutia.stats.multiple import bonferroni, fisher
+from minutia.stats.nulls import fixed_points_p
+
+UNITS = 128
+"""Places per group at which units are compared, the same in both checkpoints."""
+EXPERTS = 4
+"""Experts of a layer that are compared."""
+TINY = 1e-300
+"""The least p-value that is computed with."""
+STEADY = 20
+"""Redrawn orders at least as good after which no more are drawn."""
+_Places = Mapping[int, Array | None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One group of units: ``kept`` of ``units`` partners stand in each other's place, or in rising order.
+
+    ``first`` and ``second`` are the layers that were compared, -1 for the stream's coordinates; ``places`` are those
+    of the partners that stand in each other's place.
+    """
+
+    name: str
+    units: int
+    kept: int
+    p: float
+    first: int = -1
+    second: int = -1
+    places: tuple[int, ...] = ()
+    rising: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """All groups that were compared, and the p-value of all of them together; exact, or an upper bound."""
+
+    groups: tuple[Kept, ...]
+    p: float
+
+
+def kept_order(order: Array, others: int, name: str, first: int = -1, second: int = -1) -> Kept:
+    """What partners' places (n,) among ``others`` units are worth: fixed points, or a rising sequence.
+
+    H0: the other's units stand in uniformly random order. With as many units in both, k or more keep their place with
+    a probability of at most 1/k!; else m partners hold a rising sequence of k with one of at most C(m, k)/k!.
+
+    >>> kept_order(np.arange(8), 8, "up").p < 3e-5, kept_order(np.arange(12), 14, "up").kept
+    (True, 12)
+
+    References: for the rising sequence, first moment of the number of rising sequences, J. M. Hammersley, A few
+    seedlings of research, Proc. Sixth Berkeley Symposium, 1972.
+    """
+    met = order[order >= 0]
+    if len(order) == others:
+        places = np.flatnonzero(order == np.arange(len(order)))
+        return Kept(name, len(met), len(places), fixed_points_p(len(places)), first, second, tuple(map(int, places)))
+    rising = _rising(met)
+    p = exp(min(0.0, log(comb(len(met), rising)) - lgamma(rising + 1))) if len(met) else 1.0
+    return Kept(name, len(met), rising, max(p, TINY), first, second, rising=True)
+
+
+def _rising(values: Array) -> int:
+    """Length of the longest rising sequence."""
+    piles: list[int] = []
+    for value in map(int, values):
+        at = int(np.searchsorted(piles, value))
+        piles[at : at + 1] = [value]
+    return len(piles)
+
+
+def unit_order(
+    first: Stream,
+    second: Stream,
+    rng: np.random.Generator,
+    tokens: tuple[Sequence[str], Sequence[str]] | None = None,
+    units: int = UNITS,
+) -> Order:
+    """Compare the order of hidden units, layer by layer, and of the stream's coordinates in two transformers.
+
+    H0: the second started from a random initialisation of its own, drawn unit by unit, and its training treats units
+    alike. Then the order of the units of each layer is uniformly random given everything else, and so is that of the
+    stream's coordinates: K places kept in G groups have a probability of at most G^K/K!. Units are compared at
+    ``units`` places drawn with ``rng``, by what makes them, in the order in which the stream is stored; the stream by
+    the rows of shared tokens, which have names. Where depths differ layers are aligned, and p is multiplied by the
+    number of alignments.
+
+    Source: Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv 2502.12292.
+    """
+    sides = [
+        [[_made(stream, mlp, places) for mlp in block[:EXPERTS]] for block in stream.blocks]
+        for stream, places in zip((first, second), _draw(first, second, rng, units), strict=True)
+    ]
+    depths = tuple(map(len, sides))
+    cells = [(i, i) for i in range(depths[0])] if depths[0] == depths[1] else list(np.ndindex(*depths))
+    found = {cell: _experts(sides[0][cell[0]], sides[1][cell[1]], cell, rng) for cell in cells}
+    tries = 1
+    if depths[0] != depths[1]:
+        tries = comb(max(depths), min(depths))
+        gains = np.array([sum(kept.kept for kept in found[cell]) for cell in cells]).reshape(depths)
+        cells = list(monotone(gains))
+    groups = [kept for cell in cells for kept in found[cell]]
+    stream = _stream_order(first, second, tokens, rng)
+    return Order((*groups, *stream), _together([*groups, *stream], tries))
+
+
+def _together(groups: Sequence[Kept], tries: int) -> float:
+    """Fixed points of all groups at once, rising sequences by Fisher; the layers may be aligned in ``tries`` ways."""
+    placed, rising = ([g for g in groups if g.rising == way] for way in (False, True))
+    ps = [fixed_points_p(sum(g.kept for g in placed), len(placed))] if placed else []
+    ps += [max(TINY, fisher([g.p for g in rising]))] if rising else []
+    return min(1.0, tries * bonferroni(ps)) if ps else 1.0
+
+
+def _draw(first: Stream, second: Stream, rng: np.random.Generator, units: int) -> tuple[_Places, _Places]:
+    """For each number of units the places to read, the same in both; all of the second's where numbers differ."""
+    counts = [sorted({mlp.units for mlp in stream.roles.mlps}) for stream in (first, second)]
+    mine = {n: np.sort(rng.permutation(n)[:units]) for n in counts[0]}
+    return mine, {n: mine.get(n) for n in counts[1]}
+
+
+def _made(stream: Stream, mlp: Mlp, places: _Places) -> list[Array]:
+    """What makes the units at their places."""
+    return [unit_rows(rows) for rows in stream.reads(mlp, places[mlp.units])]
+
+
+def _experts(
+    mine: Sequence[list[Array]],
+    theirs: Sequence[list[Array]],
+    cell: tuple[int, int],
+    rng: np.random.Generator,
+) -> list[Kept]:
+    """Compare a layer with a layer, expert by expert; nothing where widths or routes differ."""
+    found = []
+    for at, (a, b) in enumerate(zip(mine, theirs, strict=False)):
+        if len(a) == len(b) and a[0].shape[1] == b[0].shape[1]:
+            name = f"layer {cell[0]}" + (f", expert {at}" if len(mine) > 1 else "")
+            order = _partners(a, b, rng)
+            if (order >= 0).any():
+                found.append(kept_order(order, len(b[0]), name, *cell))
+    return found
+
+
+def _partners(first: Sequence[Array], second: Sequence[Array], rng: np.random.Generator) -> Array:
+    """The partner of each unit by all routes; -1 for a dead one, which has no weights, as for one left over."""
+    alive = [np.flatnonzero(np.sum([(rows != 0).any(axis=1) for rows in side], axis=0)) for side in (first, second)]
+    tables = [a[alive[0]] @ b[alive[1]].T for a, b in zip(first, second, strict=True)]
+    found = matched(np.sum([tables[0], *map(np.abs, tables[1:])], axis=0), rng)
+    order = np.full(len(first[0]), -1, dtype=np.int64)
+    order[alive[0][found >= 0]] = alive[1][found[found >= 0]]
+    return order
+
+
+def _stream_order(
+    first: Stream, second: Stream, tokens: tuple[Sequence[str], Sequence[str]] | None, rng: np.random.Generator
+) -> list[Kept]:
+    """The order of the stream's coordinates, by the rows of tokens that both know; signs may differ."""
+    shared = shared_tokens(first, second, tokens, rng)
+    if shared is None or first.width != second.width:
+        return []
+    tables = list(zip(first.tokens(shared[0]), second.tokens(shared[1]), strict=False))
+    alike = np.sum([np.abs(cosines(a.T - a.T.mean(0), b.T - b.T.mean(0))) for a, b in tables], axis=0)
+    return [kept_order(matched(alike, rng), second.width, "stream")]
+
+
+def group_order(
+    first: Tensors, second: Tensors, pairs: Sequence[tuple[Group, Group]], rng: np.random.Generator
+) -> Order:
+    """Compare the order of hidden units in networks that are no transformers, group by group.
+
+    Layers that are added to each other keep one order of units, and names do not tell which. Groups of one size are
+    therefore taken together by the smallest p-value times their number, which holds however they depend on each other,
+    and only these by Fisher's method: layers of different sizes cannot share an order.
+    """
+    found, by_size = [], defaultdict[int, list[float]](list)
+    for at, (mine, theirs) in enumerate(pairs):
+        a, b = finite_rows(first, mine, "the first"), finite_rows(second, theirs, "the second")
+        if a.shape[1] != b.shape[1]:
+            continue
+        kept = kept_order(matched(cosines(a, b), rng), len(b), mine.tensor, at, at)
+        found.append(kept)
+        by_size[mine.units].append(kept.p)
+    if not found:
+        return Order((), 1.0)
+    return Order(tuple(found), max(TINY, fisher([bonferroni(ps) for ps in by_size.values()])))
+
+
+def redrawn_p(seen: int, draw: Callable[[], int], draws: int) -> tuple[float, float]:
+    """The p-value of a count against redrawn counts, and its floor: (1 + #) / (draws + 1).
+
+    Stops after STEADY counts as large as the one seen, with p = STEADY / drawn, which is valid as well.
+
+    >>> redrawn_p(5, iter(range(100)).__next__, 99)[0]
+    0.8
+
+    References: J. Besag and P. Clifford, Sequential Monte Carlo p-values, Biometrika 78(2), 1991.
+    """
+    reached = 0
+    for drawn in range(1, draws + 1):
+        reached += draw() >= seen
+        if reached == STEADY:
+            return STEADY / drawn, 1 / (draws + 1)
+    return (1 + reached) / (draws + 1), 1 / (draws + 1)

@@ -1,0 +1,268 @@
+"""Residual streams: weights that read or write them, norms folded in, and the rotation between two of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from minutia.core.digest import Array
+from minutia.core.errors import ModelError
+from minutia.methods.weights.roles import Mlp, Roles, Tensors, roles
+
+TOKENS = 4096
+"""Rows of the vocabulary by which streams are aligned, drawn with the seed."""
+DROPPED = 0.25
+"""Share of the stream's directions, those that two vocabularies share most, by which units are not matched."""
+ROUNDS = 64
+"""Rounds at most in which a rotation without a vocabulary is refined."""
+STILL = 1e-4
+"""Largest change of a rotation's entry at which it is refined no more."""
+POOL = 2048
+"""Rows of each kind that refine it."""
+Rows = tuple[Array, ...]
+"""The weights of the same units, one array (units, width) per route: gate, up, down, or up, down."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A transformer's checkpoint seen from its residual stream; reads what it is asked for.
+
+    >>> from minutia.methods.weights.roles import Arrays
+    >>> one = {"wte.weight": np.ones((9, 4)), "h.0.mlp.fc1.weight": np.ones((6, 4))}
+    >>> one["h.0.mlp.fc2.weight"] = np.ones((4, 6))
+    >>> stream = Stream.of(Arrays(one), "first")
+    >>> stream.width, [rows.shape for rows in stream.rows(0)]
+    (4, [(6, 4), (6, 4)])
+    """
+
+    source: Tensors
+    roles: Roles
+    name: str
+
+    @classmethod
+    def of(cls, source: Tensors, name: str) -> "Stream":
+        """Find the roles; ``name`` is what errors call the checkpoint."""
+        return cls(source, roles(source), name)
+
+    @property
+    def width(self) -> int:
+        """Coordinates of the stream."""
+        return self.roles.width
+
+    @cached_property
+    def blocks(self) -> tuple[tuple[Mlp, ...], ...]:
+        """The MLPs of each layer that has any: one, or its experts."""
+        return tuple(tuple(m for m in self.roles.mlps if m.layer == layer) for layer in self.roles.layers)
+
+    def units(self, layer: int) -> int:
+        """Hidden units of a layer, those of all experts together."""
+        return sum(mlp.units for mlp in self.blocks[layer])
+
+    def rows(self, layer: int, wanted: Array | None = None) -> Rows:
+        """What makes and what leaves hidden units of a layer, in stream coordinates: (wanted or all, width) each.
+
+        A norm's scale is multiplied into what reads the stream, and its mean taken out where it centres. NaN or
+        infinite weights: ModelError.
+        """
+        parts: list[list[Array]] = []
+        for first, mlp in self._experts(layer):
+            own = None if wanted is None else _within(wanted, first, mlp.units)
+            if own is None or len(own):
+                parts.append(self._mlp(mlp, own))
+        found = tuple(np.concatenate(routes) for routes in zip(*parts, strict=True))
+        if wanted is not None:  # experts are read one after the other
+            order = np.argsort(np.argsort(wanted, kind="stable"), kind="stable")
+            found = tuple(rows[order] for rows in found)
+        return found
+
+    def tokens(self, wanted: Array | None = None) -> list[Array]:
+        """Embedding and head, norms folded in, rows of length 1: (wanted or all, width) each; a tied one once."""
+        found = []
+        for matrix, norm in ((self.roles.embedding, None), (self.roles.head, self.roles.final_norm)):
+            if matrix is None or (norm and matrix == self.roles.embedding):
+                continue
+            table = matrix.rows(self.source, wanted)
+            found.append(unit_rows(table * self._scale(norm)))
+        return found
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens; 0 without an embedding."""
+        return 0 if self.roles.embedding is None else self.roles.embedding.outputs
+
+    def _experts(self, layer: int) -> Iterator[tuple[int, Mlp]]:
+        first = 0
+        for mlp in self.blocks[layer]:
+            yield first, mlp
+            first += mlp.units
+
+    def reads(self, mlp: Mlp, wanted: Array | None = None) -> list[Array]:
+        """What makes hidden units of one MLP: gate and up, or up, (wanted or all, width) each; NaN: ModelError."""
+        scale = self._scale(mlp.norm)
+        found = [m.rows(self.source, wanted) * scale for m in (mlp.gate, mlp.up) if m is not None]
+        self._checked(found, mlp.layer)
+        return [rows - rows.mean(axis=1, keepdims=True) for rows in found] if mlp.centred else found
+
+    def _mlp(self, mlp: Mlp, wanted: Array | None) -> list[Array]:
+        written = mlp.down.columns(self.source, wanted)
+        self._checked([written], mlp.layer)
+        return [*self.reads(mlp, wanted), written]
+
+    def _checked(self, parts: Sequence[Array], layer: int) -> None:
+        if not all(np.isfinite(rows).all() for rows in parts):
+            raise ModelError(
+                f"expected finite weights to compare units by, got NaN or infinity in layer {layer} of {self.name}: "
+                "compare a checkpoint whose training did not break down"
+            )
+
+    def _scale(self, norm: str | None) -> Array:
+        if norm is None:
+            return np.ones(1, np.float32)
+        return self.source.read(norm)
+
+
+def _within(wanted: Array, first: int, count: int) -> Array:
+    inside = np.sort(np.asarray(wanted))
+    return np.asarray(inside[(inside >= first) & (inside < first + count)] - first)
+
+
+def unit_rows(rows: Array) -> Array:
+    """Rows of length 1; rows of zeros stay.
+
+    >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+    size = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(size > 0, size, 1.0))
+
+
+def orthogonalised(routes: Rows) -> Rows:
+    """Take out of each unit's route what it has in common with the unit's routes before it; rows of length 1.
+
+    >>> [rows.round(3).tolist() for rows in orthogonalised((np.array([[1.0, 0.0]]), np.array([[3.0, 2.0]])))]
+    [[[1.0, 0.0]], [[0.0, 1.0]]]
+    """
+    done: list[Array] = []
+    for rows in map(unit_rows, routes):
+        for before in done:
+            rows = rows - np.sum(rows * before, axis=1, keepdims=True) * before
+        done.append(unit_rows(rows))
+    return tuple(done)
+
+
+def shared_tokens(
+    first: Stream, second: Stream, tokens: tuple[Sequence[str], Sequence[str]] | None, rng: np.random.Generator
+) -> tuple[Array, Array] | None:
+    """Numbers of the same tokens in both vocabularies, TOKENS of them at most; None where none are known to be.
+
+    Without token strings, equal numbers are taken for equal tokens where both vocabularies have one size.
+    """
+    if tokens is not None:
+        places = {token: at for at, token in enumerate(tokens[1][: second.vocabulary])}
+        both = [(at, places[t]) for at, t in enumerate(tokens[0][: first.vocabulary]) if t in places]
+        mine, theirs = np.array(both, dtype=np.int64).reshape(-1, 2).T
+    elif first.vocabulary == second.vocabulary:
+        mine = theirs = np.arange(first.vocabulary)
+    else:
+        return None
+    if len(mine) < 2:
+        return None
+    kept = np.sort(rng.permutation(len(mine))[:TOKENS])
+    return mine[kept], theirs[kept]
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """Two maps into common coordinates, ``first`` and ``second`` (width, k), by which rows are multiplied.
+
+    ``whole`` are the same with all directions kept, to say how alike matched rows are.
+    """
+
+    first: Array
+    second: Array
+    whole: tuple[Array, Array]
+
+
+def standing(width: int) -> Alignment:
+    """Coordinates as they are stored.
+
+    >>> standing(2).first.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    same = np.eye(width, dtype=np.float32)
+    return Alignment(same, same, (same, same))
+
+
+def by_vocabulary(first: Stream, second: Stream, shared: tuple[Array, Array], dropped: float = DROPPED) -> Alignment:
+    """Align by the tokens that both know, less the ``dropped`` share of directions that the vocabularies share most.
+
+    Independent models that know the same words have embedding-like directions in common; what is left of the
+    stream is as exact for a laundered copy, and carries nothing for strangers.
+    """
+    mine, theirs = first.tokens(shared[0]), second.tokens(shared[1])
+    tables = list(zip(mine, theirs, strict=False))
+    cross = np.sum([a.T.astype(np.float64) @ b for a, b in tables], axis=0)
+    left, _, right = np.linalg.svd(cross, full_matrices=False)
+    kept = slice(round(dropped * left.shape[1]), None)
+    return Alignment(_single(left[:, kept]), _single(right.T[:, kept]), (_single(left), _single(right.T)))
+
+
+def _single(matrix: Array) -> Array:
+    return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def by_geometry(first: Stream, second: Stream) -> Alignment | None:
+    """Align without a vocabulary, by what no rotation changes: how much of each row every layer's weights read.
+
+    Rows r of tokens and of hidden units are compared by their ranks of r' M r, with M the Gram matrices of all routes
+    of all layers; mutual nearest neighbours give a rotation, which is refined by neighbours in the turned rows. None
+    where widths or numbers of layers differ. Exact for laundered copies; survives heavy tuning and re-ordered tokens.
+    """
+    if first.width != second.width or len(first.blocks) != len(second.blocks):
+        return None
+    (mine, grams), (theirs, others) = (_kinds(stream) for stream in (first, second))
+    if len(mine) != len(theirs) or len(grams) != len(others):
+        return None
+    pairs = list(zip(mine, theirs, strict=True))
+    turn = _turn([_mutual(_profile(a, grams) @ _profile(b, others).T, a, b) for a, b in pairs])
+    for _ in range(ROUNDS):
+        before, turn = turn, _turn([_mutual(a @ turn @ b.T, a, b) for a, b in pairs])
+        if np.abs(turn - before).max() < STILL:
+            break
+    same = np.eye(first.width, dtype=np.float32)
+    return Alignment(_single(turn), same, (_single(turn), same))
+
+
+def _kinds(stream: Stream) -> tuple[list[Array], list[Array]]:
+    """Rows of every kind, POOL at most of each: tokens and the first route of every layer; and all Gram matrices."""
+    kinds = [table[:POOL].astype(np.float64) for table in stream.tokens()]
+    grams = [np.asarray(table.T @ table, dtype=np.float64) for table in stream.tokens()]
+    for layer in range(len(stream.blocks)):
+        routes = [unit_rows(rows) for rows in stream.rows(layer)]
+        kinds.append(routes[0][:POOL].astype(np.float64))
+        grams += [np.asarray(rows.T @ rows, dtype=np.float64) for rows in routes]
+    return kinds, grams
+
+
+def _profile(rows: Array, grams: Sequence[Array]) -> Array:
+    """Normal scores (rows, Gram matrices) of r' M r among all rows, each row of length 1."""
+    from scipy.special import ndtri
+
+    read = np.stack([np.sum((rows @ gram) * rows, axis=1) for gram in grams], axis=1)
+    ranks = np.argsort(np.argsort(read, axis=0), axis=0)
+    return unit_rows(ndtri((ranks + 0.5) / len(rows)))
+
+
+def _turn(crosses: Sequence[Array]) -> Array:
+    """The rotation (width, width) nearest to the sum of cross Gram matrices."""
+    left, _, right = np.linalg.svd(np.sum(crosses, axis=0))
+    return np.asarray(left @ right)
+
+
+def _mutual(alike: Array, first: Array, second: Array) -> Array:
+    """The cross Gram matrix of the rows that are each other's nearest, the more the more alike they are."""
+    there, back = alike.argmax(axis=1), alike.argmax(axis=0)
+    own = np.flatnonzero(back[there] == np.arange(len(first)))
+    weight = np.maximum(alike[own, there[own]], 0)[:, None] ** 4
+    return np.asarray((first[own] * weight).T @ second[there[own]])
