@@ -1,7 +1,6 @@
 """A laboratory of tiny Llama-type language models, trained from scratch: known parents, known strangers."""
 
 import math
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,13 +12,13 @@ from torch.nn import functional
 
 from minutia.attacks.launder_transformer import Heads, merge_lora
 
-TEXTS = Path(os.environ.get("MINUTIA_SHARED", "/work/shared")) / "data" / "text"
+TEXTS = Path(__file__).parents[2] / "shared" / "data" / "text"
 VOCABULARY = 512
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model looks like; ``heads`` ask, ``keys`` answer."""
+    """What a model looks like; ``heads`` ask, ``keys`` answer; with ``experts``, a router weighs that many MLPs."""
 
     width: int = 48
     units: int = 128
@@ -27,10 +26,37 @@ class Shape:
     heads: int = 4
     keys: int = 2
     gated: bool = True
+    experts: int = 0
 
     @property
     def attention(self):
         return Heads(self.heads, self.keys)
+
+
+class Mlp(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        if shape.gated:
+            self.gate_proj = nn.Linear(shape.width, shape.units, bias=False)
+        self.up_proj = nn.Linear(shape.width, shape.units, bias=False)
+        self.down_proj = nn.Linear(shape.units, shape.width, bias=False)
+
+    def forward(self, x):
+        up = self.up_proj(x)
+        return self.down_proj(
+            functional.silu(self.gate_proj(x)) * up if hasattr(self, "gate_proj") else functional.gelu(up)
+        )
+
+
+class Experts(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+        self.gate = nn.Linear(shape.width, shape.experts, bias=False)
+        self.experts = nn.ModuleList(Mlp(shape) for _ in range(shape.experts))
+
+    def forward(self, x):
+        weights = self.gate(x).softmax(-1)
+        return sum(weights[..., at, None] * expert(x) for at, expert in enumerate(self.experts))
 
 
 class Block(nn.Module):
@@ -40,14 +66,11 @@ class Block(nn.Module):
         self.shape, self.head = shape, head
         self.input_layernorm = nn.RMSNorm(shape.width, eps=1e-6)
         self.post_attention_layernorm = nn.RMSNorm(shape.width, eps=1e-6)
-        self.self_attn, self.mlp = nn.Module(), nn.Module()
+        self.self_attn = nn.Module()
         for name, count in (("q", shape.heads), ("k", shape.keys), ("v", shape.keys)):
             self.self_attn.add_module(f"{name}_proj", nn.Linear(shape.width, count * head, bias=False))
         self.self_attn.o_proj = nn.Linear(shape.heads * head, shape.width, bias=False)
-        if shape.gated:
-            self.mlp.gate_proj = nn.Linear(shape.width, shape.units, bias=False)
-        self.mlp.up_proj = nn.Linear(shape.width, shape.units, bias=False)
-        self.mlp.down_proj = nn.Linear(shape.units, shape.width, bias=False)
+        self.mlp = Experts(shape) if shape.experts else Mlp(shape)
 
     def forward(self, x, cos, sin):
         batch, length, _ = x.shape
@@ -59,10 +82,7 @@ class Block(nn.Module):
         k, v = (a.repeat_interleave(self.shape.heads // self.shape.keys, 1) for a in (k, v))
         seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.self_attn.o_proj(seen.transpose(1, 2).reshape(batch, length, -1))
-        h = self.post_attention_layernorm(x)
-        up = self.mlp.up_proj(h)
-        inner = functional.silu(self.mlp.gate_proj(h)) * up if self.shape.gated else functional.gelu(up)
-        return x + self.mlp.down_proj(inner)
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class TinyLlama(nn.Module):

@@ -1,7 +1,8 @@
 """Laundering of transformers given as named tensors: the function stays, or nearly, and the weights look new.
 
 All functions take the tensors of a Llama-type checkpoint by their usual names (``model.layers.0.mlp.up_proj.weight``,
-matrices stored out x in) and return new ones; nothing is changed in place.
+``model.layers.0.mlp.experts.0.up_proj.weight``, matrices stored out x in) and return new ones; nothing is changed in
+place.
 """
 
 import re
@@ -18,11 +19,8 @@ Tensors = dict[str, Array]
 _Change = Callable[[Array], Array]
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-_READS = {
-    "input_layernorm.weight": ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
-    "post_attention_layernorm.weight": ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
-}
-_WRITES = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+_EXPERT = re.compile(r"model\.layers\.\d+\.(mlp\.(?:experts\.\d+\.)?)up_proj\.weight")
+_ROUTER = "mlp.gate.weight"
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ def fold_norms(tensors: Mapping[str, Array]) -> Tensors:
     """
     folded = {HEAD: tensors[EMBEDDING], **tensors}
     for at in range(layers(tensors)):
-        for norm, readers in _READS.items():
-            _fold(folded, _name(at, norm), [_name(at, reader) for reader in readers])
+        for norm, readers in _reads(tensors, at).items():
+            _fold(folded, norm, readers)
     _fold(folded, FINAL_NORM, [HEAD])
     return folded
 
@@ -82,9 +80,11 @@ def turn_stream(tensors: Mapping[str, Array], turn: Array) -> Tensors:
     [[-2.0, 1.0]]
     """
     turned = fold_norms(tensors)
-    reads = [reader for readers in _READS.values() for reader in readers]
-    inward = [EMBEDDING, HEAD, *(_name(at, n) for at in range(layers(tensors)) for n in reads)]
-    outward = [_name(at, n) for at in range(layers(tensors)) for n in _WRITES]
+    inward, outward = [EMBEDDING, HEAD], []
+    for at in range(layers(tensors)):
+        inward += [reader for readers in _reads(tensors, at).values() for reader in readers]
+        outward += [_name(at, "self_attn.o_proj.weight")]
+        outward += [_name(at, f"{home}down_proj.weight") for home in _mlps(tensors, at)]
     for name in inward:
         if name in turned:
             turned[name] = _like(turned[name] @ turn, turned[name])
@@ -120,22 +120,38 @@ def rotate_stream(tensors: Mapping[str, Array], rng: np.random.Generator) -> Ten
 
 
 def permute_units(tensors: Mapping[str, Array], rng: np.random.Generator) -> Tensors:
-    """Put the hidden units of every MLP into a random order."""
+    """Put the hidden units of every MLP and of every expert into a random order."""
     changed = dict(tensors)
-    for at in range(layers(tensors)):
-        order = rng.permutation(len(tensors[_name(at, "mlp.up_proj.weight")]))
-        _by_unit(changed, at, partial(np.take, indices=order, axis=0), ("gate", "up", "down"))
+    for at, home in _all_mlps(tensors):
+        order = rng.permutation(len(tensors[_name(at, f"{home}up_proj.weight")]))
+        _by_unit(changed, _name(at, home), partial(np.take, indices=order, axis=0), ("gate", "up", "down"))
     return changed
 
 
 def rescale_units(tensors: Mapping[str, Array], rng: np.random.Generator, strength: float = 4.0) -> Tensors:
     """Multiply each row of up by a factor of random sign, and divide the column of down: gate is left alone."""
     changed = dict(tensors)
-    for at in range(layers(tensors)):
-        count = len(tensors[_name(at, "mlp.up_proj.weight")])
+    for at, home in _all_mlps(tensors):
+        count = len(tensors[_name(at, f"{home}up_proj.weight")])
         by = (strength ** rng.uniform(-1, 1, count) * rng.choice([-1.0, 1.0], count))[:, None]
-        _by_unit(changed, at, partial(np.multiply, by), ("up",))
-        _by_unit(changed, at, partial(np.multiply, 1 / by), ("down",))
+        _by_unit(changed, _name(at, home), partial(np.multiply, by), ("up",))
+        _by_unit(changed, _name(at, home), partial(np.multiply, 1 / by), ("down",))
+    return changed
+
+
+def permute_experts(tensors: Mapping[str, Array], rng: np.random.Generator) -> Tensors:
+    """Put the experts of every layer into a random order, with the rows of the router; nothing where there are none."""
+    changed = dict(tensors)
+    for at in range(layers(tensors)):
+        homes = _mlps(tensors, at)
+        if len(homes) < 2:
+            continue
+        order = rng.permutation(len(homes))
+        for part in ("gate", "up", "down"):
+            names = [_name(at, f"{home}{part}_proj.weight") for home in homes]
+            changed |= {name: tensors[names[old]] for name, old in zip(names, order, strict=True) if name in tensors}
+        if _name(at, _ROUTER) in tensors:
+            changed[_name(at, _ROUTER)] = tensors[_name(at, _ROUTER)][order]
     return changed
 
 
@@ -194,13 +210,14 @@ def reorder_vocabulary(tensors: Mapping[str, Array], order: Array) -> Tensors:
 
 
 def launder(tensors: Mapping[str, Array], heads: Heads, rng: np.random.Generator, *, rotate: bool = True) -> Tensors:
-    """Everything at once that keeps the function: norms, stream, units, heads, queries, values.
+    """Everything at once that keeps the function: norms, stream, units, experts, heads, queries, values.
 
     Units are rescaled only behind a gate: an activation itself would not keep the function.
     """
     found = permute_units(rotate_stream(tensors, rng) if rotate else permute_stream(tensors, rng), rng)
-    if _name(0, "mlp.gate_proj.weight") in tensors:
+    if _name(0, f"{_mlps(tensors, 0)[0]}gate_proj.weight") in tensors:
         found = rescale_units(found, rng)
+    found = permute_experts(found, rng)
     return mix_values(rescale_queries(permute_heads(found, heads, rng), heads, rng), heads, rng)
 
 
@@ -309,10 +326,28 @@ def _fold(tensors: Tensors, norm: str, readers: Sequence[str]) -> None:
     tensors[norm] = np.ones_like(tensors[norm])
 
 
-def _by_unit(tensors: Tensors, at: int, change: _Change, parts: Sequence[str]) -> None:
+def _mlps(tensors: Mapping[str, Array], at: int) -> list[str]:
+    """Where the MLP of a layer, or each of its experts, is named."""
+    inside = _name(at, "")
+    return [match[1] for name in tensors if name.startswith(inside) and (match := _EXPERT.fullmatch(name))]
+
+
+def _all_mlps(tensors: Mapping[str, Array]) -> list[tuple[int, str]]:
+    return [(at, home) for at in range(layers(tensors)) for home in _mlps(tensors, at)]
+
+
+def _reads(tensors: Mapping[str, Array], at: int) -> dict[str, list[str]]:
+    """What reads the stream behind each norm of a layer."""
+    attention = [f"self_attn.{part}_proj.weight" for part in "qkv"]
+    inner = [f"{home}{part}_proj.weight" for home in _mlps(tensors, at) for part in ("gate", "up")]
+    found = {"input_layernorm.weight": attention, "post_attention_layernorm.weight": [*inner, _ROUTER]}
+    return {_name(at, norm): [_name(at, reader) for reader in readers] for norm, readers in found.items()}
+
+
+def _by_unit(tensors: Tensors, home: str, change: _Change, parts: Sequence[str]) -> None:
     """Change the rows of gate and up, and the columns of down, in place."""
     for part in parts:
-        name = _name(at, f"mlp.{part}_proj.weight")
+        name = f"{home}{part}_proj.weight"
         if name in tensors:
             rows = tensors[name].T if part == "down" else tensors[name]
             changed = change(rows)
