@@ -16,9 +16,9 @@ import torch
 from tests.lineage_lab import Shape, lora, trained, tuned
 
 from minutia.attacks import launder_transformer as lt
+from minutia.core.tensors import Arrays
 from minutia.methods.weights.comparison import Comparison, compare
 from minutia.methods.weights.order import unit_order
-from minutia.methods.weights.roles import Arrays
 from minutia.methods.weights.streams import Stream
 from minutia.stats.intervals import clopper_pearson
 

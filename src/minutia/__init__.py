@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minutia.api import build_copies, build_null, collect_null, extract, null_from, observe_null, verify
+    from minutia.api import build_copies, build_null, collect_null, compare, extract, null_from, observe_null, verify
     from minutia.catalog import attack, method, model
     from minutia.core.access import Access
     from minutia.core.answers import Answers, Observation
@@ -44,6 +44,7 @@ _HOMES = {
     "build_copies": "minutia.api",
     "build_null": "minutia.api",
     "collect_null": "minutia.api",
+    "compare": "minutia.api",
     "extract": "minutia.api",
     "load_dataset": "minutia.storage.data",
     "load_fingerprint": "minutia.storage.files",
@@ -80,6 +81,7 @@ __all__ = [
     "build_copies",
     "build_null",
     "collect_null",
+    "compare",
     "extract",
     "load_dataset",
     "load_fingerprint",

@@ -10,6 +10,7 @@ from minutia import catalog
 from minutia.core import integrity
 from minutia.core.access import Access, require
 from minutia.core.attack import Attack
+from minutia.core.comparison import Compared, Compatibility, Side
 from minutia.core.errors import FileError, ModelError, UsageError
 from minutia.core.fingerprint import THREATS, Fingerprint, Null
 from minutia.core.journal import Journal
@@ -18,7 +19,9 @@ from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, WeightModel
 from minutia.core.verdict import Verdict
+from minutia.methods.weights import comparison
 from minutia.models import reruns
+from minutia.models.checkpoint import Checkpoint, open_checkpoint
 from minutia.models.metered import Metered
 from minutia.models.stability import RepeatNoise, repeat_noise
 from minutia.storage import manifest
@@ -278,6 +281,21 @@ def check(
     return integrity.flagged(verdict, "files-identical" if same else "files-differ")
 
 
+def compare(first: str, second: str, *, alpha: float = 0.01, seed: int = 0, weak: bool = False) -> Compared:
+    """Whether two checkpoints descend from one training, from the files alone: paths, ``https://`` or ``hf://``.
+
+    Nothing in them is executed and only some rows are read. Tokens are matched by their strings where both have a
+    ``tokenizer.json`` beside them. ``weak`` adds measures that decide nothing and read whole matrices. FileError for
+    files that cannot be read, UsageError for files without layers to compare.
+    """
+    with open_checkpoint(first) as one, open_checkpoint(second) as two:
+        words = [one.vocabulary(), two.vocabulary()]
+        tokens = (words[0], words[1]) if words[0] and words[1] else None
+        found = comparison.compare(one, two, seed=seed, alpha=alpha, tokens=tokens, weak=weak)
+        sides = [_side(held) for held in (one, two)]
+        return Compared(found, sides[0], sides[1], _compatibility(one, two, tokens))
+
+
 def recorded_files(fp: Fingerprint) -> manifest.Manifest | None:
     """The digests of the enrolled model's files; None where it did not come from files."""
     found = fp.arrays.get(manifest.ARRAY)
@@ -354,6 +372,23 @@ def _check_reserve(first: Fingerprint, model: Model, makes: bool) -> None:
             "expected a model that can be trained and a store for copies that unlearn the first fingerprint, got none: "
             "a reserve needs --derived or --unrelated and --copies 1 or more"
         )
+
+
+def _side(held: Checkpoint) -> Side:
+    infos = [held.info(name) for name in held.names]
+    formats = tuple(sorted({info.dtype for info in infos}))
+    return Side(held.spec, len(infos), sum(info.nbytes for info in infos), held.bytes_read, formats)
+
+
+def _compatibility(
+    first: Checkpoint, second: Checkpoint, tokens: tuple[tuple[str, ...], tuple[str, ...]] | None
+) -> Compatibility:
+    """Whether one fits where the other does."""
+    shapes = [{name: held.info(name).shape for name in held.names} for held in (first, second)]
+    same = len(shapes[0].items() & shapes[1].items())
+    config = [held.metadata.get("config.json") for held in (first, second)]
+    equal = None if None in config else config[0] == config[1]
+    return Compatibility(same, len(shapes[0] | shapes[1]), equal, None if tokens is None else tokens[0] == tokens[1])
 
 
 def _from_store(fp: Fingerprint, path: Path) -> Null:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.weights_made import experts, llama, noisy, swapped
 
 from minutia.attacks import launder_transformer as lt
+from minutia.core.tensors import Arrays
 from minutia.methods.weights import laundered as module
 from minutia.methods.weights.laundered import Grid, agreement, assigned, in_place, monotone
-from minutia.methods.weights.roles import Arrays
 from minutia.methods.weights.streams import Stream, by_geometry, by_vocabulary, orthogonalised, shared_tokens
 
 HEADS = lt.Heads(4, 2)

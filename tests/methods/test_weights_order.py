@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.weights_made import experts, llama, noisy, swapped
 
 from minutia.attacks import launder_transformer as lt
+from minutia.core.tensors import Arrays
 from minutia.methods.weights.order import kept_order, redrawn_p, unit_order
-from minutia.methods.weights.roles import Arrays
 from minutia.methods.weights.streams import Stream
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minutia.core.errors import UsageError
-from minutia.methods.weights.roles import Arrays, Matrix, roles
+from minutia.core.tensors import Arrays
+from minutia.methods.weights.roles import Matrix, roles
 
 WIDTH, UNITS, TOKENS = 8, 12, 30
 

@@ -11,6 +11,7 @@ from minutia.core.errors import UsageError
 from minutia.models.byte_ranges import ByteRanges
 from minutia.models.checkpoint_entries import Contents, Entry, TensorInfo, runs
 from minutia.models.checkpoint_places import Opened, read_place
+from minutia.models.checkpoint_vocabulary import read_vocabulary
 
 __all__ = ["Checkpoint", "TensorInfo", "open_checkpoint"]
 
@@ -39,7 +40,7 @@ class Checkpoint:
     def __init__(self, spec: str, contents: Contents, held: Sequence[ByteRanges]) -> None:
         self.spec, self.names = spec, tuple(contents.entries)
         self.metadata: Mapping[str, str] = types.MappingProxyType(dict(contents.metadata))
-        self._entries, self._held = contents.entries, tuple(held)
+        self._entries, self._held, self._tokenizer = contents.entries, held, contents.tokenizer
 
     def __enter__(self) -> "Checkpoint":
         return self
@@ -55,6 +56,11 @@ class Checkpoint:
     def info(self, name: str) -> TensorInfo:
         """Shape, stored type and stored size of a tensor; UsageError for a name that is not there."""
         return self._entry(name).info
+
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """Tokens as strings by their number, read from ``tokenizer.json`` beside the weights; None without one."""
+        source = self._tokenizer() if self._tokenizer else None
+        return None if source is None else read_vocabulary(source)
 
     def read(self, name: str, rows: slice | Array | None = None) -> Array:
         """The tensor, or some rows of its first axis (rows, ...), as float32; only these are fetched.

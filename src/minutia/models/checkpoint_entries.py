@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,10 +66,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader of a format found: tensors in the order of the file, and its metadata as text."""
+    """What a reader of a format found: tensors in the order of the file, and its metadata as text.
+
+    ``tokenizer`` opens the tokenizer's file where one may lie beside the weights, and gives None where none does.
+    """
 
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    tokenizer: Callable[[], ByteRanges | None] | None = None
 
 
 def entry(

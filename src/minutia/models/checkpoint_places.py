@@ -37,7 +37,7 @@ FOLDER = (
     ),
 )
 """What is looked for in a folder, the first that is there wins."""
-CONFIG = "config.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 MAX_CONFIG = 2**20
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 
@@ -102,9 +102,8 @@ def read_place(spec: str, opened: Opened) -> Contents:
     path = Path(spec)
     if not path.is_dir():
         return _read(Place(spec), opened)
-    contents = _read(Place(str(_in_folder(path))), opened)
-    config = path / CONFIG
-    return _with_config(contents, opened.open(Place(str(config)))) if config.is_file() else contents
+    place = Place(str(_in_folder(path)))
+    return _with_neighbours(_read(place, opened), place, opened)
 
 
 def read_file(source: ByteRanges, beside: Callable[[str], ByteRanges]) -> Contents:
@@ -221,19 +220,28 @@ def _in_repository(spec: str, opened: Opened) -> Contents:
             source = opened.open(place)
         except AbsentError:
             continue
-        contents = read_file(source, _beside(place, opened))
-        try:
-            return _with_config(contents, opened.open(Place(address + CONFIG, remote=True, token=token)))
-        except AbsentError:
-            return contents
+        return _with_neighbours(read_file(source, _beside(place, opened)), place, opened)
     raise FileError(
         f"expected one of {', '.join(REPOSITORY)} in {spec}, got none: name the file, as in {spec}/model.gguf"
     )
 
 
-def _with_config(contents: Contents, source: ByteRanges) -> Contents:
-    """Add the text of a configuration, as it is."""
-    if source.size > MAX_CONFIG:
-        raise FileError(f"expected a configuration of at most {MAX_CONFIG >> 20} MiB, got {source.name}: check it")
-    text = source.read(0, source.size).tobytes().decode("utf-8", "replace")
-    return Contents(contents.entries, {**contents.metadata, CONFIG: text})
+def _with_neighbours(contents: Contents, place: Place, opened: Opened) -> Contents:
+    """Add the text of a configuration as it is, and the way to the tokenizer, which is large and seldom asked for."""
+    metadata, source = dict(contents.metadata), _neighbour(place, CONFIG, opened)
+    if source is not None:
+        if source.size > MAX_CONFIG:
+            raise FileError(f"expected a configuration of at most {MAX_CONFIG >> 20} MiB, got {source.name}: check it")
+        metadata[CONFIG] = source.read(0, source.size).tobytes().decode("utf-8", "replace")
+    return Contents(contents.entries, metadata, lambda: _neighbour(place, TOKENIZER, opened))
+
+
+def _neighbour(place: Place, name: str, opened: Opened) -> ByteRanges | None:
+    """A file of the same folder, None where it is not there."""
+    beside = place.beside(name)
+    if not place.remote:
+        return opened.open(beside) if Path(beside.where).is_file() else None
+    try:
+        return opened.open(beside)
+    except AbsentError:
+        return None

@@ -7,8 +7,9 @@ import numpy as np
 
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError
+from minutia.core.tensors import Tensors
 from minutia.methods.weights.links import OUTSIDE, Link, Links
-from minutia.methods.weights.roles import Group, Roles, Tensors, weight_matrices
+from minutia.methods.weights.roles import Group, Roles, weight_matrices
 
 LARGEST = 2**26
 """Numbers in a chain up to which its units are matched in any order: all of them are held at once."""
@@ -44,7 +45,7 @@ def chain(source: Tensors) -> Links | None:
     None for any other: where units are added to others, names and shapes do not tell which. All tensors are read,
     LARGEST numbers at most.
 
-    >>> from minutia.methods.weights.roles import Arrays
+    >>> from minutia.core.tensors import Arrays
     >>> found = chain(Arrays({"0.weight": np.ones((8, 3)), "2.weight": np.ones((6, 8)), "4.weight": np.ones((2, 6))}))
     >>> [link.weights.shape for link in found.links]
     [(8, 1, 3), (6, 8, 1), (2, 6, 1)]

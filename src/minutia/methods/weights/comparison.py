@@ -6,21 +6,21 @@ from typing import Literal
 
 import numpy as np
 
+from minutia.core.comparison import LEAST, Comparison, Kinship, LayerMatch, Relation
 from minutia.core.digest import Array
 from minutia.core.errors import UsageError
+from minutia.core.tensors import Tensors
+from minutia.methods.weights.baselines import baselines
 from minutia.methods.weights.chains import chain, corresponding, finite_rows
-from minutia.methods.weights.kinship import Kinship, holds, merged_share
+from minutia.methods.weights.kinship import holds, merged_share
 from minutia.methods.weights.laundered import ALLOWANCE, Agreement, agreement, in_place
 from minutia.methods.weights.order import Kept, Order, group_order, redrawn_p, unit_order
-from minutia.methods.weights.roles import Tensors, roles
+from minutia.methods.weights.roles import roles
 from minutia.methods.weights.routes import Matching
 from minutia.methods.weights.streams import Alignment, Stream, by_geometry, by_vocabulary, shared_tokens, standing
 from minutia.stats.matching import share_p
 
-Relation = Literal["derived", "shared ancestor or initialisation", "unrelated", "undecided"]
 Tokens = tuple[Sequence[str], Sequence[str]]
-LEAST = 1e-12
-"""No p-value is printed below this: nobody's assumptions hold any further."""
 SPLIT = {"unit order": 0.5, "vocabulary": 0.25, "geometry": 0.15, "turned stream": 0.1}
 """What each test may spend of alpha; fixed, so that nobody picks a test after looking."""
 CHAIN_SPLIT = {"unit order": 0.5, "two routes": 0.5}
@@ -34,56 +34,9 @@ SAMPLED = 1024
 """Tokens by which embeddings are said to be alike."""
 DRAWS = 999
 """Turned streams that an agreement in place is compared with."""
-RELATED = 2 * ALLOWANCE
-"""Share of units from which on a layer is called related."""
 
 
-@dataclass(frozen=True)
-class LayerMatch:
-    """One layer of the first and its partner in the second: the share of units that match, and how alike they are.
-
-    ``kinship`` is None where no unit matches.
-    """
-
-    first: int
-    second: int
-    name: str
-    share: float
-    kinship: Kinship | None = None
-
-    @property
-    def related(self) -> bool:
-        """Whether more units match than independent models' may."""
-        return self.share > RELATED and self.kinship is not None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What two checkpoints are to each other.
-
-    ``null`` is the kind of null that decided: ``exact`` (order of units, turned streams) or ``assumed`` (shares
-    against an allowance and against mismatched layers); ``test`` names it, ``tests`` holds the p-value of each that
-    was run, before alpha was split among them. ``strip`` tells layer by layer; ``merged`` is the share of one in the
-    other where it looks like an average. ``notes`` say in words what was not, or could not be, compared.
-    """
-
-    relation: Relation
-    p_value: float
-    null: Literal["exact", "assumed", "none"]
-    test: str
-    h0: str
-    tests: tuple[tuple[str, float], ...]
-    strip: tuple[LayerMatch, ...]
-    merged: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def copied(self) -> tuple[str, ...]:
-        """Names of the related layers where some are not: those that were taken over."""
-        related = [match.name for match in self.strip if match.related]
-        return tuple(related) if len(related) < len(self.strip) else ()
-
-
+DISTILLED = "a distilled copy shares no units with its teacher: ask its answers with minutia verify"
 H0 = {
     "unit order": "the second was trained from a random initialisation of its own, and training treats units alike",
     "turned stream": "the same, and the coordinates of its residual stream have no order or sign of their own",
@@ -95,7 +48,13 @@ H0["geometry"] = H0["vocabulary"]
 
 
 def compare(
-    first: Tensors, second: Tensors, *, seed: int = 0, alpha: float = 0.01, tokens: Tokens | None = None
+    first: Tensors,
+    second: Tensors,
+    *,
+    seed: int = 0,
+    alpha: float = 0.01,
+    tokens: Tokens | None = None,
+    weak: bool = False,
 ) -> Comparison:
     """Say from two files alone whether they descend from one training; nothing is executed, units are sampled.
 
@@ -104,9 +63,10 @@ def compare(
     re-ordered rows are brought together. Where p <= alpha, it is *derived* if one holds the weights of the other
     (``kinship.holds``), and else *shared ancestor or initialisation*. *Unrelated* is said only if every test that a
     laundered copy would not have escaped was run on enough units; distilled copies and small shares of a merge share
-    no units and are unrelated in this sense. UsageError for an alpha outside (0, 1), ModelError for NaN weights.
+    no units and are unrelated in this sense. ``weak`` adds measures without a null, which decide nothing and read
+    whole matrices. UsageError for an alpha outside (0, 1), ModelError for NaN weights.
 
-    >>> from minutia.methods.weights.roles import Arrays
+    >>> from minutia.core.tensors import Arrays
     >>> draw = np.random.default_rng(0).normal
     >>> one = {"0.weight": draw(size=(32, 9)), "2.weight": draw(size=(32, 32)), "4.weight": draw(size=(3, 32))}
     >>> two = {name: value + 0.1 * draw(size=value.shape) for name, value in one.items()}
@@ -116,15 +76,18 @@ def compare(
     """
     if not 0 < alpha < 1:
         raise UsageError(f"expected an alpha between 0 and 1, got {alpha}")
-    kinds = [roles(source) for source in (first, second)]
+    names = ("the first", "the second")
+    kinds = [roles(source, name) for source, name in zip((first, second), names, strict=True)]
     rng = np.random.default_rng(seed)
+    one, two = Stream(first, kinds[0], names[0]), Stream(second, kinds[1], names[1])
     if all(found.mlps for found in kinds):
-        found = _transformers(Stream(first, kinds[0], "the first"), Stream(second, kinds[1], "the second"), tokens, rng)
+        found = _transformers(one, two, tokens, rng)
     elif any(found.mlps for found in kinds):
         found = _Evidence(notes=("one is a transformer and the other is not: nothing can be compared",))
     else:
         found = _chains(first, second, rng)
-    return found.judged(alpha)
+    judged = found.judged(alpha)
+    return replace(judged, baselines=baselines(one, two, tokens, np.random.default_rng(seed))) if weak else judged
 
 
 @dataclass(frozen=True)
@@ -142,7 +105,7 @@ class _Evidence:
         shares = dict(self.split)
         spent = {test: min(1.0, p / shares[test]) for test, p in self.tests}
         if not spent:
-            return Comparison("undecided", 1.0, "none", "", "", (), (), None, self.notes)
+            return Comparison("undecided", 1.0, "none", "", "", alpha, notes=self.notes)
         test = min(spent, key=lambda name: spent[name])
         p = max(LEAST, spent[test])
         strip = dict(self.strips).get(test, ())
@@ -153,7 +116,8 @@ class _Evidence:
             whole = bool(related) and (merged is not None or holds(related))
             relation = "derived" if whole else "shared ancestor or initialisation"
         null: Literal["exact", "assumed"] = "exact" if test in ("unit order", "turned stream") else "assumed"
-        return Comparison(relation, p, null, test, H0[test], self.tests, strip, merged, self.notes)
+        notes = self.notes if relation != "unrelated" else (*self.notes, DISTILLED)
+        return Comparison(relation, p, null, test, H0[test], alpha, self.tests, strip, merged, notes=notes)
 
 
 def _transformers(first: Stream, second: Stream, tokens: Tokens | None, rng: np.random.Generator) -> _Evidence:

@@ -1,46 +1,19 @@
 """Kinship of matched weights: whether one holds the other, both hold a third, or one is an average."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from minutia.core.digest import Array
+from minutia.core.comparison import Kinship
 
 HOLDS = 0.97
 """Regression slope from which on one checkpoint's weights are taken to be in the other whole."""
 SAME = 0.985
 """Cosine from which on the question who holds whom is idle: nothing but light changes lie between."""
+LARGEST = 0.8
+"""Share from which on an average is not told from a tuned copy."""
 SPREAD = 0.15
 """How far slopes of layers may lie from an average's, relative to them."""
-
-
-@dataclass(frozen=True)
-class Kinship:
-    """Matched rows of one layer: their median ``cosine``, and the regression slopes of either on the other.
-
-    ``there`` is the slope of the second's weights on the first's: 1 where the second is the first and changes that
-    have nothing to do with it. Two that grew from a common start have both slopes below 1, for neither holds what the
-    other has learnt.
-
-    >>> parent = np.eye(2)
-    >>> Kinship.of(parent, parent + np.array([[0.0, 0.5], [0.5, 0.0]])).there
-    1.0
-    """
-
-    cosine: float
-    there: float
-    back: float
-
-    @classmethod
-    def of(cls, first: Array, second: Array) -> Self:
-        """Of matched rows (n, d) of both."""
-        inner = np.sum(first * second, axis=1, dtype=np.float64)
-        sizes = [np.sum(rows * rows, axis=1, dtype=np.float64) for rows in (first, second)]
-        cosine = inner / np.sqrt(np.maximum(sizes[0] * sizes[1], 1e-300))
-        slopes = (float(inner.sum() / max(size.sum(), 1e-300)) for size in sizes)
-        return cls(float(np.median(cosine)), *slopes)
 
 
 def merged_share(kinships: Sequence[Kinship]) -> float | None:
@@ -57,7 +30,7 @@ def merged_share(kinships: Sequence[Kinship]) -> float | None:
         return None
     for there, back in (("there", "back"), ("back", "there")):
         share = float(np.median([getattr(k, there) for k in kinships]))
-        if not 0.05 < share < 0.9:
+        if not 0.05 < share < LARGEST:
             continue
         expected = share / (share**2 + (1 - share) ** 2)
         near = [abs(getattr(k, there) - share) < SPREAD * share for k in kinships]

@@ -8,9 +8,10 @@ from math import comb, exp, lgamma, log
 import numpy as np
 
 from minutia.core.digest import Array
+from minutia.core.tensors import Tensors
 from minutia.methods.weights.chains import finite_rows
 from minutia.methods.weights.laundered import monotone
-from minutia.methods.weights.roles import Group, Mlp, Tensors
+from minutia.methods.weights.roles import Group, Mlp
 from minutia.methods.weights.streams import Stream, shared_tokens, unit_rows
 from minutia.stats.matching import cosines, matched
 from minutia.stats.multiple import bonferroni, fisher

@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 
 from minutia.core.digest import Array
 from minutia.core.errors import UsageError
+from minutia.core.tensors import Tensors
 
 BLOCK = 2**22
 """Numbers that are read at once where columns of a large matrix are wanted."""
@@ -37,58 +37,6 @@ ATTENTION = {
     "o": ("o_proj", "attn_output", "wo", "attn.c_proj", "attention.dense", "out_proj", "attention.output.dense"),
 }
 _NOT_MLP = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention|att|cross_attn|crossattention|lora_\w+)(\.|$)")
-
-
-class Shaped(Protocol):
-    """Anything with a shape."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes, first axis first."""
-        ...
-
-
-class Tensors(Protocol):
-    """A checkpoint: named tensors, of which rows are read when they are asked for."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names in stored order."""
-        ...
-
-    def info(self, name: str) -> Shaped:
-        """Shape of a tensor."""
-        ...
-
-    def read(self, name: str, rows: slice | Array | None = None) -> Array:
-        """The tensor, or some rows of its first axis, as float32."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Arrays:
-    """Named tensors in memory, read like a checkpoint.
-
-    >>> held = Arrays({"w": np.arange(4).reshape(2, 2)})
-    >>> held.names, held.info("w").shape, held.read("w", np.array([1])).tolist()
-    (('w',), (2, 2), [[2.0, 3.0]])
-    """
-
-    arrays: Mapping[str, Array]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names in stored order."""
-        return tuple(self.arrays)
-
-    def info(self, name: str) -> Array:
-        """The tensor itself, which has a shape."""
-        return np.asarray(self.arrays[name])
-
-    def read(self, name: str, rows: slice | Array | None = None) -> Array:
-        """The tensor, or some of its rows, as float32."""
-        array = np.asarray(self.arrays[name])
-        return np.asarray(array if rows is None else array[rows], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -210,13 +158,14 @@ class Roles:
         return bool(self.mlps) and all(mlp.gate is not None for mlp in self.mlps)
 
 
-def roles(source: Tensors) -> Roles:
-    """Read the roles from names and shapes; no tensor is read.
+def roles(source: Tensors, name: str = "the checkpoint") -> Roles:
+    """Read the roles from names and shapes; no tensor is read. ``name`` is what errors call it.
 
     UsageError where there is neither a transformer's MLP nor any other weight matrix.
 
     >>> names = {"model.embed_tokens.weight": (9, 4), "model.layers.0.mlp.up_proj.weight": (6, 4),
     ...          "model.layers.0.mlp.gate_proj.weight": (6, 4), "model.layers.0.mlp.down_proj.weight": (4, 6)}
+    >>> from minutia.core.tensors import Arrays
     >>> found = roles(Arrays({name: np.zeros(shape) for name, shape in names.items()}))
     >>> found.layers, found.gated, found.mlps[0].units, found.head == found.embedding
     ((0,), True, 6, True)
@@ -230,7 +179,7 @@ def roles(source: Tensors) -> Roles:
     if not mlps:
         groups = chain_groups(shapes)
         if not groups:
-            raise UsageError("expected weight matrices of hidden units, got none: the checkpoint holds too little")
+            raise UsageError(f"expected weight matrices of hidden units in {name}, got none: compare whole models")
         return Roles(groups=groups)
     head = _table(outside, shapes, HEADS) if embedding else None
     final = next(

@@ -8,7 +8,8 @@ import numpy as np
 
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError
-from minutia.methods.weights.roles import Mlp, Roles, Tensors, roles
+from minutia.core.tensors import Tensors
+from minutia.methods.weights.roles import Mlp, Roles, roles
 
 TOKENS = 4096
 """Rows of the vocabulary by which streams are aligned, drawn with the seed."""
@@ -28,7 +29,7 @@ Rows = tuple[Array, ...]
 class Stream:
     """A transformer's checkpoint seen from its residual stream; reads what it is asked for.
 
-    >>> from minutia.methods.weights.roles import Arrays
+    >>> from minutia.core.tensors import Arrays
     >>> one = {"wte.weight": np.ones((9, 4)), "h.0.mlp.fc1.weight": np.ones((6, 4))}
     >>> one["h.0.mlp.fc2.weight"] = np.ones((4, 6))
     >>> stream = Stream.of(Arrays(one), "first")
