@@ -185,13 +185,14 @@ def rescale_queries(
     return changed
 
 
-def mix_values(tensors: Mapping[str, Array], heads: Heads, rng: np.random.Generator) -> Tensors:
-    """Multiply each value head by a random invertible matrix and the output matrix by its inverse."""
+def mix_values(tensors: Mapping[str, Array], heads: Heads, rng: np.random.Generator, strength: float = 2.0) -> Tensors:
+    """Turn, stretch and turn each value head at random, and undo it in the output matrix."""
     changed = dict(tensors)
     for at in range(layers(tensors)):
         v, o = (_name(at, f"self_attn.{part}_proj.weight") for part in "vo")
         width = len(tensors[v]) // heads.keys
-        by = rng.normal(size=(heads.keys, width, width)) / np.sqrt(width) + np.eye(width)
+        turns = np.linalg.qr(rng.normal(size=(2, heads.keys, width, width)))[0]
+        by = turns[0] * strength ** rng.uniform(-1, 1, (heads.keys, 1, width)) @ turns[1]
         changed[v] = _like((by @ _by_head(changed[v], heads.keys)).reshape(changed[v].shape), changed[v])
         back = np.repeat(np.linalg.inv(by).transpose(0, 2, 1), heads.shared, axis=0)
         turned = (back @ _by_head(changed[o].T, heads.queries)).reshape(changed[o].T.shape)
