@@ -109,7 +109,9 @@ class _Evidence:
         test = min(spent, key=lambda name: spent[name])
         p = max(LEAST, spent[test])
         strip = dict(self.strips).get(test, ())
-        related = [match.kinship for match in strip if match.related and match.kinship is not None]
+        # Rows of an embedding are compared at length 1: their slopes speak only where nothing else is related.
+        inside = [match for match in strip if match.related and match.first >= 0]
+        related = [m.kinship for m in inside or strip if m.related and m.kinship is not None]
         merged = merged_share(related) if p <= alpha else None
         relation: Relation = "unrelated" if self.complete and p > 5 * alpha else "undecided"
         if p <= alpha:
