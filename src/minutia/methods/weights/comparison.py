@@ -17,7 +17,15 @@ from minutia.methods.weights.laundered import ALLOWANCE, Agreement, agreement, i
 from minutia.methods.weights.order import Kept, Order, group_order, redrawn_p, unit_order
 from minutia.methods.weights.roles import roles
 from minutia.methods.weights.routes import Matching
-from minutia.methods.weights.streams import Alignment, Stream, by_geometry, by_vocabulary, shared_tokens, standing
+from minutia.methods.weights.streams import (
+    Alignment,
+    Stream,
+    by_geometry,
+    by_vocabulary,
+    in_step,
+    shared_tokens,
+    standing,
+)
 from minutia.stats.matching import share_p
 
 Tokens = tuple[Sequence[str], Sequence[str]]
@@ -141,10 +149,13 @@ def _transformers(first: Stream, second: Stream, tokens: Tokens | None, rng: np.
         looked = max(looked, int(seen.agreed.units.sum()))
         if seen.p_value() <= ENOUGH:
             return found
-    if first.width == second.width and len(first.blocks) == len(second.blocks):
+    turned = first.width == second.width and len(first.blocks) == len(second.blocks)
+    if turned:
         found = _turned_stream(first, second, found, rng)
     notes = () if shared is not None else ("vocabularies differ and have no strings: only light changes are seen",)
     enough = looked >= LEAST_UNITS and shared is not None
+    if turned and (first.large or second.large) and shared is not None and not in_step(first, second, shared, rng):
+        enough, notes = False, ("tokens may have other numbers in the second: give the strings of both vocabularies",)
     return replace(found, complete=enough, notes=notes if looked >= LEAST_UNITS else (*notes, "too few hidden units"))
 
 

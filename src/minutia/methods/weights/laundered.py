@@ -23,7 +23,11 @@ LAYERS = 8
 """Layers of the first checkpoint that are looked for in the second's."""
 FEW = 2
 """Layers that are compared in place, for they are compared many times."""
-NEAREST = 8
+FEWER = 4
+"""The same where layers are large."""
+SKETCH = 256
+"""Coordinates in which units of large layers are compared, drawn with the seed."""
+NEAREST = 4
 """Units of the second that each of the first may be assigned to, where all of them would be too many."""
 LARGEST = 2**18
 """Entries of a similarity table up to which all units may be assigned to all."""
@@ -102,19 +106,24 @@ def agreement(first: Stream, second: Stream, alignment: Alignment, rng: np.rando
 
     Routes are gate, up and down, or up and down; each is made orthogonal to the unit's routes before it, for rows
     of one unit are correlated and would agree in any basis. Up and down may change sign together behind a gate.
-    UNITS units of LAYERS layers of the first, drawn with ``rng``, are looked for among all units of the second.
+    UNITS units of LAYERS layers of the first, drawn with ``rng``, are looked for among all units of the second. Large
+    layers are compared in SKETCH random combinations of the common coordinates, FEWER of the first's: the draw knows
+    nothing of either file, so that less is seen but nothing more is found between strangers.
 
     Source: Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv 2502.12292
     (matching by gate and by up). Orthogonal routes, the third route, the route held out, the directions left out and
     the comparison with mismatched layers are ours.
     """
-    picked = np.sort(rng.permutation(len(first.blocks))[:LAYERS])
+    large = first.large or second.large
+    picked = np.sort(rng.permutation(len(first.blocks))[: FEWER if large else LAYERS])
     looked = [np.sort(rng.permutation(first.units(int(i)))[:UNITS]) for i in picked]
-    mine = [_turned(first.rows(int(i), units), alignment.first) for i, units in zip(picked, looked, strict=True)]
+    turns = _sketched(alignment, rng) if large else (alignment.first, alignment.second)
+    place = _combined if large else _turned
+    mine = [place(first, int(i), turns[0], units) for i, units in zip(picked, looked, strict=True)]
     agreed, held = (np.zeros((len(picked), len(second.blocks)), dtype=np.int64) for _ in range(2))
     partners = {}
     for column in range(len(second.blocks)):
-        theirs = _turned(second.rows(column), alignment.second)
+        theirs = place(second, column, turns[1])
         for row, own in enumerate(mine):
             tables = _tables(own, theirs)
             agreed[row, column], partners[row, column] = _agreeing([assigned(t, rng) for t in tables])
@@ -124,8 +133,23 @@ def agreement(first: Stream, second: Stream, alignment: Alignment, rng: np.rando
     return Agreement(*grids, tuple(map(int, picked)), tuple(looked), partners)
 
 
-def _turned(routes: Rows, turn: Array) -> Rows:
-    return tuple(rows @ turn for rows in orthogonalised(routes))
+def _turned(stream: Stream, layer: int, turn: Array, wanted: Array | None = None) -> Rows:
+    return tuple(rows @ turn for rows in orthogonalised(stream.rows(layer, wanted)))
+
+
+def _combined(stream: Stream, layer: int, turn: Array, wanted: Array | None = None) -> Rows:
+    """The same, made orthogonal in the coordinates that are left."""
+    if wanted is None:
+        return orthogonalised(stream.mapped(layer, turn))
+    return orthogonalised(tuple(rows @ turn for rows in stream.rows(layer, wanted)))
+
+
+def _sketched(alignment: Alignment, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Both maps, followed by the same SKETCH random combinations of the common coordinates."""
+    if alignment.first.shape[1] <= SKETCH:
+        return alignment.first, alignment.second
+    mixed = rng.standard_normal((alignment.first.shape[1], SKETCH), np.float32)
+    return alignment.first @ mixed, alignment.second @ mixed
 
 
 def _tables(first: Rows, second: Rows) -> list[Array]:
@@ -151,9 +175,18 @@ def assigned(table: Array, rng: np.random.Generator) -> Array:
     """
     if table.size <= LARGEST:
         return matched(table, rng)
-    some = np.unique(np.argpartition(-table, NEAREST, axis=1)[:, :NEAREST])
+    some = np.unique(_nearest(table))
     found = matched(table[:, some], rng)
     return np.asarray(np.where(found >= 0, some[found], -1))
+
+
+def _nearest(table: Array) -> Array:
+    """The NEAREST best columns (units of the first, NEAREST) of each row."""
+    left, lines, found = table.copy(), np.arange(len(table)), []
+    for _ in range(min(NEAREST, table.shape[1])):
+        found.append(left.argmax(axis=1))
+        left[lines, found[-1]] = -np.inf
+    return np.stack(found, axis=1)
 
 
 def _agreeing(orders: Sequence[Array]) -> tuple[int, Array]:
@@ -208,12 +241,16 @@ class InPlace:
 def in_place(first: Stream, second: Stream, rng: np.random.Generator) -> InPlace:
     """Read FEW layers for the exact test of a stream that was left in place while units were re-ordered.
 
-    Random orders and signs of the second's coordinates are a symmetry of training from a random initialisation.
+    Random orders and signs of the second's coordinates are a symmetry of training from a random initialisation, and so
+    are those of SKETCH coordinates drawn with ``rng``, by which large layers are compared.
     """
     picked = [int(i) for i in np.sort(rng.permutation(len(first.blocks))[:FEW])]
     looked = [np.sort(rng.permutation(first.units(i))[:UNITS]) for i in picked]
-    mine = tuple(orthogonalised(first.rows(i, units)) for i, units in zip(picked, looked, strict=True))
-    theirs = tuple(orthogonalised(second.rows(i)) for i in picked)
+    large = first.large or second.large
+    some = np.arange(first.width) if not large else np.sort(rng.permutation(first.width)[:SKETCH])
+    turn, place = np.eye(first.width, dtype=np.float32)[:, some], _combined if large else _turned
+    mine = tuple(place(first, i, turn, units) for i, units in zip(picked, looked, strict=True))
+    theirs = tuple(place(second, i, turn) for i in picked)
     signed = not any(mlp.centred for stream in (first, second) for mlp in stream.roles.mlps)
     return InPlace(mine, theirs, signed, int(rng.integers(2**32)))
 

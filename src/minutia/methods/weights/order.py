@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, exp, lgamma, log
 
 import numpy as np
@@ -19,6 +19,14 @@ from minutia.stats.nulls import fixed_points_p
 
 UNITS = 128
 """Places per group at which units are compared, the same in both checkpoints."""
+GLANCE = 32
+"""The same for the first look at large layers, one stretch of neighbours."""
+SEEN = 1e-7
+"""The p-value of a first look from which on no second one follows."""
+STREAM_PLACES, STREAM_TOKENS = 512, 1024
+"""Coordinates of the stream, and tokens, by which the order of a large one is compared."""
+SKETCH, BLOCK = 256, 1024
+"""Combinations of the stream's coordinates by which large layers are compared, and units that are read at once."""
 EXPERTS = 4
 """Experts of a layer that are compared."""
 TINY = 1e-300
@@ -100,23 +108,50 @@ def unit_order(
     the rows of shared tokens, which have names. Where depths differ layers are aligned, and p is multiplied by the
     number of alignments.
 
+    Checkpoints with large layers are looked at twice, at GLANCE neighbouring places of each layer and then at all of
+    this; the second look is spared where the first gives SEEN. Shapes alone say whether there are two, and either p
+    is doubled for it.
+
     Source: Zhu, Ahmed, Kuditipudi, Liang, "Independence Tests for Language Models", ICML 2025, arXiv 2502.12292.
     """
-    sides = [
-        [[_made(stream, mlp, places) for mlp in block[:EXPERTS]] for block in stream.blocks]
-        for stream, places in zip((first, second), _draw(first, second, rng, units), strict=True)
-    ]
-    depths = tuple(map(len, sides))
-    cells = [(i, i) for i in range(depths[0])] if depths[0] == depths[1] else list(np.ndindex(*depths))
-    found = {cell: _experts(sides[0][cell[0]], sides[1][cell[1]], cell, rng) for cell in cells}
-    tries = 1
+    if not (first.large or second.large):
+        return _look(first, second, _draw(first, second, rng, units), tokens, rng, stream=True)
+    looks = [_look(first, second, _stretches(first, second, rng), tokens, rng, stream=False)]
+    if looks[0].p > SEEN / 2:
+        turn = rng.standard_normal((first.width, SKETCH), np.float32)
+        looks.append(_look(first, second, _draw(first, second, rng, units), tokens, rng, stream=True, turn=turn))
+    best = min(looks, key=lambda look: look.p)
+    return replace(best, p=min(1.0, 2 * best.p))
+
+
+def _look(
+    first: Stream,
+    second: Stream,
+    drawn: tuple[_Places, _Places],
+    tokens: tuple[Sequence[str], Sequence[str]] | None,
+    rng: np.random.Generator,
+    *,
+    stream: bool,
+    turn: Array | None = None,
+) -> Order:
+    """Compare units at the places drawn, and the stream if it is to be; the second is read layer by layer."""
+    if first.width != second.width:
+        return Order((), 1.0)
+    depths = len(first.blocks), len(second.blocks)
+    mine = [[_made(first, mlp, drawn[0], turn) for mlp in block[:EXPERTS]] for block in first.blocks]
+    found: dict[tuple[int, int], list[Kept]] = {}
+    for column, block in enumerate(second.blocks):
+        theirs = [_made(second, mlp, drawn[1], turn) for mlp in block[:EXPERTS]]
+        for row in [column] if depths[0] == depths[1] else range(depths[0]):
+            found[row, column] = _experts(mine[row], theirs, (row, column), rng)
+    tries, cells = 1, sorted(found)
     if depths[0] != depths[1]:
         tries = comb(max(depths), min(depths))
         gains = np.array([sum(kept.kept for kept in found[cell]) for cell in cells]).reshape(depths)
         cells = list(monotone(gains))
     groups = [kept for cell in cells for kept in found[cell]]
-    stream = _stream_order(first, second, tokens, rng)
-    return Order((*groups, *stream), _together([*groups, *stream], tries))
+    groups += _stream_order(first, second, tokens, rng) if stream else []
+    return Order(tuple(groups), _together(groups, tries))
 
 
 def _together(groups: Sequence[Kept], tries: int) -> float:
@@ -134,25 +169,42 @@ def _draw(first: Stream, second: Stream, rng: np.random.Generator, units: int) -
     return mine, {n: mine.get(n) for n in counts[1]}
 
 
-def _made(stream: Stream, mlp: Mlp, places: _Places) -> list[Array]:
-    """What makes the units at their places."""
-    return [unit_rows(rows) for rows in stream.reads(mlp, places[mlp.units])]
+def _stretches(first: Stream, second: Stream, rng: np.random.Generator) -> tuple[_Places, _Places]:
+    """For each number of units that both have GLANCE places in a row from a random one on; none of other numbers."""
+    counts = [{mlp.units for mlp in stream.roles.mlps} for stream in (first, second)]
+    starts = {n: int(rng.integers(max(1, n - GLANCE + 1))) for n in sorted(counts[0] & counts[1])}
+    places = {n: np.arange(start, min(start + GLANCE, n)) for n, start in starts.items()}
+    nowhere = np.zeros(0, dtype=np.int64)
+    mine, theirs = ({n: places.get(n, nowhere) for n in own} for own in counts)
+    return mine, theirs
+
+
+def _made(stream: Stream, mlp: Mlp, drawn: _Places, turn: Array | None) -> tuple[Array, list[Array]]:
+    """The places of the units that are compared and what makes them, of length 1; ``turn`` (width, k) multiplies it."""
+    places = drawn[mlp.units]
+    places = np.arange(mlp.units) if places is None else places
+    if turn is None:
+        return places, [unit_rows(rows) for rows in stream.reads(mlp, places)]
+    parts = np.array_split(places, -(-len(places) // BLOCK) or 1)
+    read = [[rows @ turn for rows in stream.reads(mlp, part)] for part in parts]
+    return places, [unit_rows(np.concatenate(rows)) for rows in zip(*read, strict=True)]
 
 
 def _experts(
-    mine: Sequence[list[Array]],
-    theirs: Sequence[list[Array]],
+    mine: Sequence[tuple[Array, list[Array]]],
+    theirs: Sequence[tuple[Array, list[Array]]],
     cell: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Kept]:
-    """Compare a layer with a layer, expert by expert; nothing where widths or routes differ."""
+    """Compare a layer with a layer, expert by expert; nothing where routes differ or no places are common."""
     found = []
-    for at, (a, b) in enumerate(zip(mine, theirs, strict=False)):
-        if len(a) == len(b) and a[0].shape[1] == b[0].shape[1]:
+    for at, ((places, a), (others, b)) in enumerate(zip(mine, theirs, strict=False)):
+        if len(a) == len(b) and len(places) and len(others):
             name = f"layer {cell[0]}" + (f", expert {at}" if len(mine) > 1 else "")
             order = _partners(a, b, rng)
             if (order >= 0).any():
-                found.append(kept_order(order, len(b[0]), name, *cell))
+                kept = kept_order(order, len(others), name, *cell)
+                found.append(replace(kept, places=tuple(map(int, places[list(kept.places)]))))
     return found
 
 
@@ -173,9 +225,16 @@ def _stream_order(
     shared = shared_tokens(first, second, tokens, rng)
     if shared is None or first.width != second.width:
         return []
-    tables = list(zip(first.tokens(shared[0]), second.tokens(shared[1]), strict=False))
-    alike = np.sum([np.abs(cosines(a.T - a.T.mean(0), b.T - b.T.mean(0))) for a, b in tables], axis=0)
-    return [kept_order(matched(alike, rng), second.width, "stream")]
+    known, some = [*shared], np.arange(first.width)
+    if first.large or second.large:
+        some = np.sort(rng.permutation(first.width)[:STREAM_PLACES])
+        chosen = np.sort(rng.permutation(len(known[0]))[:STREAM_TOKENS])
+        known = [numbers[chosen] for numbers in known]
+    tables = zip(first.tokens(known[0]), second.tokens(known[1]), strict=False)
+    rows = [(a[:, some].T, b[:, some].T) for a, b in tables]
+    alike = np.sum([np.abs(cosines(a - a.mean(0), b - b.mean(0))) for a, b in rows], axis=0)
+    found = kept_order(matched(alike, rng), len(some), "stream")
+    return [replace(found, places=tuple(map(int, some[list(found.places)])))]
 
 
 def group_order(

@@ -9,10 +9,16 @@ import numpy as np
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError
 from minutia.core.tensors import Tensors
-from minutia.methods.weights.roles import Mlp, Roles, roles
+from minutia.methods.weights.roles import Matrix, Mlp, Roles, roles
 
 TOKENS = 4096
 """Rows of the vocabulary by which streams are aligned, drawn with the seed."""
+TOKEN_NUMBERS = 2**22
+"""Numbers in them, at most."""
+LARGE = 2**20
+"""Numbers in a matrix of an MLP from which on its units are not held in all coordinates of the stream."""
+STEP = 2**21
+"""Numbers of a large matrix that are held at once."""
 DROPPED = 0.25
 """Share of the stream's directions, those that two vocabularies share most, by which units are not matched."""
 ROUNDS = 64
@@ -21,6 +27,8 @@ STILL = 1e-4
 """Largest change of a rotation's entry at which it is refined no more."""
 POOL = 2048
 """Rows of each kind that refine it."""
+IN_STEP, SHUFFLES = 512, 999
+"""Tokens by which vocabularies are said to be in one order, and the random orders that this must exceed."""
 Rows = tuple[Array, ...]
 """The weights of the same units, one array (units, width) per route: gate, up, down, or up, down."""
 
@@ -77,6 +85,22 @@ class Stream:
             found = tuple(rows[order] for rows in found)
         return found
 
+    @property
+    def large(self) -> bool:
+        """Whether some layer has too many weights to hold all of them in memory."""
+        return any(sum(mlp.units for mlp in block) * self.width > LARGE for block in self.blocks)
+
+    def mapped(self, layer: int, turn: Array) -> Rows:
+        """All that ``rows`` gives, multiplied by ``turn`` (width, k): (units, k) each, without holding the layer."""
+        parts = []
+        for mlp in self.blocks[layer]:
+            inward = self._scale(mlp.norm)[:, None] * (turn - turn.mean(axis=0) if mlp.centred else turn)
+            found = [_product(self.source, m, _single(inward)) for m in (mlp.gate, mlp.up) if m is not None]
+            found.append(_transposed_product(self.source, mlp.down, _single(turn)))
+            self._checked(found, layer)
+            parts.append(found)
+        return tuple(np.concatenate(routes) for routes in zip(*parts, strict=True))
+
     def tokens(self, wanted: Array | None = None) -> list[Array]:
         """Embedding and head, norms folded in, rows of length 1: (wanted or all, width) each; a tied one once."""
         found = []
@@ -128,6 +152,28 @@ def _within(wanted: Array, first: int, count: int) -> Array:
     return np.asarray(inside[(inside >= first) & (inside < first + count)] - first)
 
 
+def _product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
+    """The outputs' rows times ``turn``, some rows at a time."""
+    found = np.empty((matrix.outputs, turn.shape[1]), np.float32)
+    step = matrix.outputs if matrix.swapped or matrix.expert is not None else max(1, STEP // matrix.inputs)
+    for at in range(0, matrix.outputs, step):
+        places = np.arange(at, min(at + step, matrix.outputs))
+        found[places] = matrix.rows(source, places) @ turn
+    return found
+
+
+def _transposed_product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
+    """What reads each input, times ``turn``, some outputs at a time."""
+    if matrix.swapped or matrix.expert is not None:
+        return np.asarray(matrix.columns(source) @ turn)
+    found = np.zeros((matrix.inputs, turn.shape[1]), np.float32)
+    step = max(1, STEP // matrix.inputs)
+    for at in range(0, matrix.outputs, step):
+        places = np.arange(at, min(at + step, matrix.outputs))
+        found += matrix.rows(source, places).T @ turn[places]
+    return found
+
+
 def unit_rows(rows: Array) -> Array:
     """Rows of length 1; rows of zeros stay.
 
@@ -169,8 +215,27 @@ def shared_tokens(
         return None
     if len(mine) < 2:
         return None
-    kept = np.sort(rng.permutation(len(mine))[:TOKENS])
+    most = min(TOKENS, max(2, TOKEN_NUMBERS // max(first.width, second.width)))
+    kept = np.sort(rng.permutation(len(mine))[:most])
     return mine[kept], theirs[kept]
+
+
+def in_step(first: Stream, second: Stream, shared: tuple[Array, Array], rng: np.random.Generator) -> bool:
+    """Whether tokens taken for the same are: what is alike in one embedding is alike in the other as well.
+
+    The similarities of some of the tokens to each other agree better than after any of SHUFFLES random orders of the
+    second's, which holds for copies and for independent models of one language, but not after re-ordering.
+    """
+    chosen = np.sort(rng.permutation(len(shared[0]))[:IN_STEP])
+    grams = []
+    for stream, numbers in ((first, shared[0]), (second, shared[1])):
+        rows = stream.tokens(numbers[chosen])[0]
+        rows = unit_rows(rows - rows.mean(axis=0))
+        grams.append(rows @ rows.T)
+    np.fill_diagonal(grams[0], 0)
+    seen = float(np.sum(grams[0] * grams[1]))
+    orders = (rng.permutation(len(chosen)) for _ in range(SHUFFLES))
+    return all(float(np.sum(grams[0] * grams[1][np.ix_(order, order)])) < seen for order in orders)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +266,13 @@ def by_vocabulary(first: Stream, second: Stream, shared: tuple[Array, Array], dr
     Independent models that know the same words have embedding-like directions in common; what is left of the
     stream is as exact for a laundered copy, and carries nothing for strangers.
     """
+    from scipy.linalg import svd
+
     mine, theirs = first.tokens(shared[0]), second.tokens(shared[1])
     tables = list(zip(mine, theirs, strict=False))
-    cross = np.sum([a.T.astype(np.float64) @ b for a, b in tables], axis=0)
-    left, _, right = np.linalg.svd(cross, full_matrices=False)
+    kind = np.float32 if first.large or second.large else np.float64
+    cross = np.sum([a.T.astype(kind) @ b for a, b in tables], axis=0)
+    left, _, right = svd(cross, full_matrices=False, overwrite_a=True, check_finite=False)
     kept = slice(round(dropped * left.shape[1]), None)
     return Alignment(_single(left[:, kept]), _single(right.T[:, kept]), (_single(left), _single(right.T)))
 
@@ -218,9 +286,12 @@ def by_geometry(first: Stream, second: Stream) -> Alignment | None:
 
     Rows r of tokens and of hidden units are compared by their ranks of r' M r, with M the Gram matrices of all routes
     of all layers; mutual nearest neighbours give a rotation, which is refined by neighbours in the turned rows. None
-    where widths or numbers of layers differ. Exact for laundered copies; survives heavy tuning and re-ordered tokens.
+    where widths or numbers of layers differ, and for large layers, of which this would take too long. Exact for
+    laundered copies; survives heavy tuning and re-ordered tokens.
     """
     if first.width != second.width or len(first.blocks) != len(second.blocks):
+        return None
+    if first.large or second.large:
         return None
     (mine, grams), (theirs, others) = (_kinds(stream) for stream in (first, second))
     if len(mine) != len(theirs) or len(grams) != len(others):
