@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from tests.lineage_lab import Shape, lora, trained, tuned
 
+from benchmarks.checkpoint_page import page
 from minutia.attacks import launder_transformer as lt
 from minutia.core.tensors import Arrays
+from minutia.methods.weights import laundered, order, streams
 from minutia.methods.weights.comparison import Comparison, compare
 from minutia.methods.weights.order import unit_order
 from minutia.methods.weights.streams import Stream
-from minutia.stats.intervals import clopper_pearson
 
 STEPS = 800
 FAMILIES = {
@@ -41,6 +43,7 @@ FAST = ("same", "int4", "tuned", "tuned_far", "lora", "merge", "pruned", "merge_
 """Copies whose vocabulary is re-ordered as well."""
 
 Weights = dict[str, np.ndarray]
+Found = dict[str, Any]
 
 
 class Laboratory:
@@ -159,18 +162,30 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=70, help="seeds below 70 were used to build the rules")
     parser.add_argument("--count", type=int, default=6, help="models per family")
     parser.add_argument("--dir", type=Path, default=Path("minutia-bench/checkpoints"), help="where models are kept")
+    parser.add_argument("--sketched", action="store_true", help="treat every layer as the large ones of real models")
     parser.add_argument("--json", type=Path, help="write what was found here as well")
+    parser.add_argument("--write", type=Path, help="write the tables as a page of documentation")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.sketched:
+        streams.LARGE, laundered.SKETCH, order.SKETCH = 0, 24, 24
     laboratory = Laboratory(options.dir / f"seed-{options.seed}", options.seed, options.count)
-    found = {"seed": options.seed, "strangers": strangers(laboratory), "copies": copies(laboratory)}
+    found: Found = {
+        "seed": options.seed,
+        "steps": STEPS,
+        "strangers": strangers(laboratory),
+        "copies": copies(laboratory),
+    }
     found |= {"start": started_alike(laboratory), "exact": redrawn(laboratory)}
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
-    show(found)
+    text = page(found)
+    print(text)
+    if options.write:
+        options.write.write_text(text + "\n")
 
 
-def row(found: Comparison) -> dict[str, object]:
+def row(found: Comparison) -> dict[str, Any]:
     """What is kept of a comparison."""
     tests = dict(found.tests)
     return {
@@ -180,13 +195,14 @@ def row(found: Comparison) -> dict[str, object]:
         "null": found.null,
         "test": found.test,
         "merged": found.merged,
+        "weak": dict(found.baselines),
     }
 
 
 def strangers(laboratory: Laboratory) -> list[dict[str, object]]:
     """Every independent pair."""
     return [
-        {"kind": kind, **row(compare(Arrays(a), Arrays(b), seed=at))}
+        {"kind": kind, **row(compare(Arrays(a), Arrays(b), seed=at, weak=True))}
         for at, (kind, a, b) in enumerate(laboratory.strangers())
     ]
 
@@ -198,7 +214,9 @@ def copies(laboratory: Laboratory) -> list[dict[str, object]]:
         one = Arrays(laboratory.base(family, 0))
         plain = ((kind, "", weights) for kind, weights in laboratory.changed(family).items())
         for kind, disguise, weights in [*plain, *laboratory.laundered(family)]:
-            found.append({"family": family, "kind": kind, "disguise": disguise, **row(compare(one, Arrays(weights)))})
+            found.append(
+                {"family": family, "kind": kind, "disguise": disguise, **row(compare(one, Arrays(weights), weak=True))}
+            )
     return found
 
 
@@ -227,38 +245,6 @@ def redrawn(laboratory: Laboratory) -> list[float]:
                 other = lt.permute_units(lt.permute_stream(two, rng), rng)
                 found.append(unit_order(one, Stream.of(Arrays(other), "two"), rng).p)
     return found
-
-
-def rate(hits: int, of: int) -> str:
-    """A count with its 95 % interval."""
-    low, high = clopper_pearson(hits, of)
-    return f"{hits} of {of} [{low:.3f}, {high:.3f}]"
-
-
-def show(found: dict[str, object]) -> None:
-    """Print the tables."""
-    rows = found["strangers"]
-    for kind in dict.fromkeys(r["kind"] for r in rows):
-        group = [r for r in rows if r["kind"] == kind]
-        hits = [sum(r["p"] <= a for r in group) for a in (0.05, 0.01)]
-        print(f"independent, {kind}: p <= .05 {rate(hits[0], len(group))}, p <= .01 {rate(hits[1], len(group))}")
-    print(f"independent, all: p <= .01 {rate(sum(r['p'] <= 0.01 for r in rows), len(rows))}")
-    plain = [r for r in found["copies"] if not r["disguise"]]
-    print(f"order kept, exact p <= 1e-6: {rate(sum(r['order_p'] <= 1e-6 for r in plain), len(plain))}")
-    for r in found["copies"]:
-        if r["relation"] != "derived" or (not r["disguise"] and r["order_p"] > 1e-6):
-            print("  ", r["family"], r["kind"], r["disguise"] or "as it is", r["relation"], f"{r['p']:.1e}", r["test"])
-    hidden = [r for r in found["copies"] if r["disguise"] and r["kind"] != "merge_stranger_30"]
-    print(f"disguised, match at .01: {rate(sum(r['p'] <= 0.01 for r in hidden), len(hidden))}")
-    small = [r for r in found["copies"] if r["disguise"] and r["kind"] == "merge_stranger_30"]
-    print(f"30 % of it in a merge, disguised, match at .01: {rate(sum(r['p'] <= 0.01 for r in small), len(small))}")
-    for r in found["start"]:
-        print(f"{r['kind']}, {r['family']}: {r['relation']} ({r['p']:.0e}, {r['test']})")
-    ps = np.array(found["exact"])
-    print(
-        "exact test, orders redrawn:",
-        ", ".join(f"p <= {a}: {rate(int((ps <= a).sum()), len(ps))}" for a in (0.1, 0.05, 0.01)),
-    )
 
 
 if __name__ == "__main__":
