@@ -20,6 +20,8 @@ from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, WeightModel
 from minutia.core.verdict import Verdict
 from minutia.methods.weights import comparison
+from minutia.methods.weights.order_sketch import SKETCHED, UnitSketch, compare_sketches
+from minutia.methods.weights.streams import Stream
 from minutia.models import reruns
 from minutia.models.checkpoint import Checkpoint, open_checkpoint
 from minutia.models.metered import Metered
@@ -285,15 +287,46 @@ def compare(first: str, second: str, *, alpha: float = 0.01, seed: int = 0, weak
     """Whether two checkpoints descend from one training, from the files alone: paths, ``https://`` or ``hf://``.
 
     Nothing in them is executed and only some rows are read. Tokens are matched by their strings where both have a
-    ``tokenizer.json`` beside them. ``weak`` adds measures that decide nothing and read whole matrices. FileError for
-    files that cannot be read, UsageError for files without layers to compare.
+    ``tokenizer.json`` beside them. ``weak`` adds measures that decide nothing and read whole matrices. Either may be a
+    file of ``sketch``, whose seed counts then. FileError for files that cannot be read, UsageError for files without
+    layers to compare.
     """
     with open_checkpoint(first) as one, open_checkpoint(second) as two:
+        if any(SKETCHED in held.metadata for held in (one, two)):
+            return _by_sketches(one, two, alpha)
         words = [one.vocabulary(), two.vocabulary()]
         tokens = (words[0], words[1]) if words[0] and words[1] else None
         found = comparison.compare(one, two, seed=seed, alpha=alpha, tokens=tokens, weak=weak)
         sides = [_side(held) for held in (one, two)]
         return Compared(found, sides[0], sides[1], _compatibility(one, two, tokens))
+
+
+def sketch(spec: str, path: Path, *, seed: int = 0) -> Side:
+    """Write a sketch of a checkpoint's hidden units, by which others can be compared when the weights are away.
+
+    It tells whether units kept their order, nothing else; about 2 MB. Same seed, same file.
+    """
+    from safetensors.numpy import save
+
+    with open_checkpoint(spec) as held:
+        made = UnitSketch.of(Stream.of(held, spec), seed)
+        write_atomically(path, save(made.arrays(), made.metadata()))
+        return _side(held)
+
+
+def _by_sketches(first: Checkpoint, second: Checkpoint, alpha: float) -> Compared:
+    """The comparison of a sketch with another, or with a checkpoint of which one is made."""
+    stored = [
+        UnitSketch.read(held, held.metadata, held.spec) if SKETCHED in held.metadata else None
+        for held in (first, second)
+    ]
+    seed = next(found.seed for found in stored if found is not None)
+    one, two = (
+        found or UnitSketch.of(Stream.of(held, held.spec), seed)
+        for found, held in zip(stored, (first, second), strict=True)
+    )
+    found = compare_sketches(one, two, alpha)
+    return Compared(found, _side(first), _side(second), None)
 
 
 def recorded_files(fp: Fingerprint) -> manifest.Manifest | None:

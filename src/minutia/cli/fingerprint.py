@@ -136,6 +136,23 @@ def show(
     console.put(dumps(found) if as_json else _text(found), None)
 
 
+@group.command("sketch")
+def sketch(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A language model's checkpoint: a file, a folder, https://, hf://.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the sketch.")],
+    seed: Annotated[int, typer.Option(min=0, help="Draws the units; only sketches of one seed can be compared.")] = 0,
+) -> None:
+    """Write a small sketch of a checkpoint, which 'minutia compare' takes in place of the weights."""
+    from minutia import api
+    from minutia.report.comparison import side
+
+    console.check_output(output, checkpoint)
+    console.say(f"sketched {side(api.sketch(checkpoint, output, seed=seed))}")
+    console.put(str(output), None)
+
+
 @group.command("diff")
 def diff(
     first: Annotated[Path, typer.Argument(help="A fingerprint file.")],

@@ -152,14 +152,18 @@ class Compatibility:
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison with the files that it was made from."""
+    """A comparison with the files that it was made from; None where sketches do not tell whether they fit."""
 
     comparison: Comparison
     first: Side
     second: Side
-    compatibility: Compatibility
+    compatibility: Compatibility | None
 
     def plain(self) -> dict[str, Any]:
         """As one JSON-ready mapping with a schema version."""
-        files = {name: asdict(getattr(self, name)) for name in ("first", "second", "compatibility")}
-        return self.comparison.plain() | files
+        fits = None if self.compatibility is None else asdict(self.compatibility)
+        return self.comparison.plain() | {
+            "first": asdict(self.first),
+            "second": asdict(self.second),
+            "compatibility": fits,
+        }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from minutia.core.comparison import LEAST, Compared, Comparison, LayerMatch, Side
+from minutia.core.comparison import LEAST, Compared, Comparison, Compatibility, LayerMatch, Side
 from minutia.report.words import DASH, clean, format_p, percent
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def facts(compared: Compared) -> Iterator[tuple[str, str]]:
         yield "taken over", f"{len(found.copied)} of {len(found.strip)} layers: {_some(found.copied)}"
     if found.merged is not None:
         yield "average", f"about {percent(found.merged)} of one in the other, the rest of a stranger"
-    yield "fits", fits(compared)
+    if compared.compatibility is not None:
+        yield "fits", fits(compared.compatibility)
     if found.baselines:
         values = (f"{name} {DASH if value is None else f'{value:.3f}'}" for name, value in found.baselines)
         yield "weak", f"{', '.join(values)} (no null: decides nothing)"
@@ -80,9 +81,8 @@ def size(nbytes: int) -> str:
     return f"{nbytes} B"
 
 
-def fits(compared: Compared) -> str:
+def fits(about: Compatibility) -> str:
     """What strangers may share as well."""
-    about = compared.compatibility
     told = {True: "equal", False: "different", None: "not there"}
     return (
         f"{about.shapes} of {about.tensors} tensors have one name and shape in both, config.json {told[about.config]}, "

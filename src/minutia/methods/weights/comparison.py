@@ -12,7 +12,7 @@ from minutia.core.errors import UsageError
 from minutia.core.tensors import Tensors
 from minutia.methods.weights.baselines import baselines
 from minutia.methods.weights.chains import chain, corresponding, finite_rows
-from minutia.methods.weights.kinship import holds, merged_share
+from minutia.methods.weights.kinship import origin
 from minutia.methods.weights.laundered import ALLOWANCE, Agreement, agreement, in_place
 from minutia.methods.weights.order import Kept, Order, group_order, redrawn_p, unit_order
 from minutia.methods.weights.roles import roles
@@ -117,14 +117,10 @@ class _Evidence:
         test = min(spent, key=lambda name: spent[name])
         p = max(LEAST, spent[test])
         strip = dict(self.strips).get(test, ())
-        # Rows of an embedding are compared at length 1: their slopes speak only where nothing else is related.
-        inside = [match for match in strip if match.related and match.first >= 0]
-        related = [m.kinship for m in inside or strip if m.related and m.kinship is not None]
-        merged = merged_share(related) if p <= alpha else None
         relation: Relation = "unrelated" if self.complete and p > 5 * alpha else "undecided"
+        merged = None
         if p <= alpha:
-            whole = bool(related) and (merged is not None or holds(related))
-            relation = "derived" if whole else "shared ancestor or initialisation"
+            relation, merged = origin(strip)
         null: Literal["exact", "assumed"] = "exact" if test in ("unit order", "turned stream") else "assumed"
         notes = self.notes if relation != "unrelated" else (*self.notes, DISTILLED)
         return Comparison(relation, p, null, test, H0[test], alpha, self.tests, strip, merged, notes=notes)
@@ -201,11 +197,11 @@ def _kept_layer(first: Stream, second: Stream, cell: tuple[int, int], found: Seq
     share = sum(kept.kept for kept in found) / max(1, sum(kept.units for kept in found))
     match = LayerMatch(*cell, f"layer {cell[0]}", share)
     mine, theirs = [], []
-    for at, kept in enumerate(found):
+    for kept in found:
         if kept.places:
             places = np.array(kept.places)
-            mine.append(first.reads(first.blocks[cell[0]][at], places)[0])
-            theirs.append(second.reads(second.blocks[cell[1]][at], places)[0])
+            mine.append(first.reads(first.blocks[cell[0]][kept.expert], places)[0])
+            theirs.append(second.reads(second.blocks[cell[1]][kept.expert], places)[0])
     return replace(match, kinship=Kinship.of(np.concatenate(mine), np.concatenate(theirs))) if mine else match
 
 

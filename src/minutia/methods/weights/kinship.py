@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minutia.core.comparison import Kinship
+from minutia.core.comparison import Kinship, LayerMatch, Relation
 
 HOLDS = 0.97
 """Regression slope from which on one checkpoint's weights are taken to be in the other whole."""
@@ -54,3 +54,17 @@ def holds(kinships: Sequence[Kinship]) -> bool:
     """
     larger = max(np.median([k.there for k in kinships]), np.median([k.back for k in kinships]))
     return bool(larger >= HOLDS or np.median([k.cosine for k in kinships]) >= SAME)
+
+
+def origin(strip: Sequence[LayerMatch]) -> tuple[Relation, float | None]:
+    """What related layers are to each other, and the share in an average where one of the two is one.
+
+    >>> origin([LayerMatch(0, 0, "layer 0", 1.0, Kinship(0.8, 0.8, 0.8))])
+    ('shared ancestor or initialisation', None)
+    """
+    # Rows of an embedding are compared at length 1: their slopes speak only where nothing else is related.
+    inside = [match for match in strip if match.related and match.first >= 0]
+    related = [m.kinship for m in inside or strip if m.related and m.kinship is not None]
+    merged = merged_share(related)
+    whole = bool(related) and (merged is not None or holds(related))
+    return ("derived" if whole else "shared ancestor or initialisation"), merged

@@ -1,7 +1,7 @@
 """The order of hidden units in two checkpoints: kept by copies, random between independent trainings."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb, exp, lgamma, log
 
@@ -34,14 +34,16 @@ TINY = 1e-300
 STEADY = 20
 """Redrawn orders at least as good after which no more are drawn."""
 _Places = Mapping[int, Array | None]
+Made = tuple[Array, list[Array]]
+"""Places of units and, one array (units, k) per route, what makes them."""
 
 
 @dataclass(frozen=True)
 class Kept:
     """One group of units: ``kept`` of ``units`` partners stand in each other's place, or in rising order.
 
-    ``first`` and ``second`` are the layers that were compared, -1 for the stream's coordinates; ``places`` are those
-    of the partners that stand in each other's place.
+    ``first`` and ``second`` are the layers that were compared, -1 for the stream's coordinates, and ``expert`` is
+    the MLP within them; ``places`` are those of the partners that stand in each other's place.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Kept:
     second: int = -1
     places: tuple[int, ...] = ()
     rising: bool = False
+    expert: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,24 +140,28 @@ def _look(
     """Compare units at the places drawn, and the stream if it is to be; the second is read layer by layer."""
     if first.width != second.width:
         return Order((), 1.0)
-    depths = len(first.blocks), len(second.blocks)
     mine = [[_made(first, mlp, drawn[0], turn) for mlp in block[:EXPERTS]] for block in first.blocks]
-    found: dict[tuple[int, int], list[Kept]] = {}
-    for column, block in enumerate(second.blocks):
-        theirs = [_made(second, mlp, drawn[1], turn) for mlp in block[:EXPERTS]]
-        for row in [column] if depths[0] == depths[1] else range(depths[0]):
-            found[row, column] = _experts(mine[row], theirs, (row, column), rng)
-    tries, cells = 1, sorted(found)
-    if depths[0] != depths[1]:
-        tries = comb(max(depths), min(depths))
-        gains = np.array([sum(kept.kept for kept in found[cell]) for cell in cells]).reshape(depths)
-        cells = list(monotone(gains))
-    groups = [kept for cell in cells for kept in found[cell]]
+    theirs = ([_made(second, mlp, drawn[1], turn) for mlp in block[:EXPERTS]] for block in second.blocks)
+    groups, tries = layers_kept(mine, theirs, len(second.blocks), rng)
     groups += _stream_order(first, second, tokens, rng) if stream else []
-    return Order(tuple(groups), _together(groups, tries))
+    return Order(tuple(groups), joint_p(groups, tries))
 
 
-def _together(groups: Sequence[Kept], tries: int) -> float:
+def layers_kept(
+    mine: Sequence[Sequence[Made]], theirs: Iterable[Sequence[Made]], depth: int, rng: np.random.Generator
+) -> tuple[list[Kept], int]:
+    """Compare layers of the first with the ``depth`` layers of the second, and the number of ways to align them."""
+    found: dict[tuple[int, int], list[Kept]] = {}
+    for column, block in enumerate(theirs):
+        for row in [column] if len(mine) == depth else range(len(mine)):
+            found[row, column] = _experts_kept(mine[row], block, (row, column), rng)
+    if len(mine) == depth:
+        return [kept for cell in sorted(found) for kept in found[cell]], 1
+    gains = np.array([sum(kept.kept for kept in found[cell]) for cell in sorted(found)]).reshape(len(mine), depth)
+    return [kept for cell in monotone(gains) for kept in found[cell]], comb(max(gains.shape), min(gains.shape))
+
+
+def joint_p(groups: Sequence[Kept], tries: int) -> float:
     """Fixed points of all groups at once, rising sequences by Fisher; the layers may be aligned in ``tries`` ways."""
     placed, rising = ([g for g in groups if g.rising == way] for way in (False, True))
     ps = [fixed_points_p(sum(g.kept for g in placed), len(placed))] if placed else []
@@ -179,7 +186,7 @@ def _stretches(first: Stream, second: Stream, rng: np.random.Generator) -> tuple
     return mine, theirs
 
 
-def _made(stream: Stream, mlp: Mlp, drawn: _Places, turn: Array | None) -> tuple[Array, list[Array]]:
+def _made(stream: Stream, mlp: Mlp, drawn: _Places, turn: Array | None) -> Made:
     """The places of the units that are compared and what makes them, of length 1; ``turn`` (width, k) multiplies it."""
     places = drawn[mlp.units]
     places = np.arange(mlp.units) if places is None else places
@@ -190,9 +197,9 @@ def _made(stream: Stream, mlp: Mlp, drawn: _Places, turn: Array | None) -> tuple
     return places, [unit_rows(np.concatenate(rows)) for rows in zip(*read, strict=True)]
 
 
-def _experts(
-    mine: Sequence[tuple[Array, list[Array]]],
-    theirs: Sequence[tuple[Array, list[Array]]],
+def _experts_kept(
+    mine: Sequence[Made],
+    theirs: Sequence[Made],
     cell: tuple[int, int],
     rng: np.random.Generator,
 ) -> list[Kept]:
@@ -204,7 +211,7 @@ def _experts(
             order = _partners(a, b, rng)
             if (order >= 0).any():
                 kept = kept_order(order, len(others), name, *cell)
-                found.append(replace(kept, places=tuple(map(int, places[list(kept.places)]))))
+                found.append(replace(kept, expert=at, places=tuple(map(int, places[list(kept.places)]))))
     return found
 
 
