@@ -65,5 +65,5 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -c constraints.txt -e '.[demo,onnx,images,parquet,ray]' --group dev
+	$(PIP) install -c constraints.txt -e '.[demo,onnx,images,parquet,ray,s3]' --group dev
 	@touch $@

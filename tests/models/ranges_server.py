@@ -50,7 +50,9 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self):
-                status, headers, body = server._answer(self.path, dict(self.headers))
+                status, headers, body = server._answer(
+                    self.path, {name.title(): value for name, value in self.headers.items()}
+                )
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)

@@ -117,7 +117,7 @@ class Checkpoint:
 
 
 def open_checkpoint(spec: str) -> Checkpoint:
-    """Open a file or a folder, ``https://...``, or ``hf://org/name@revision/file``, whatever its format.
+    """Open a file or a folder, ``https://...``, ``s3://bucket/key`` or ``hf://org/name@revision/file``, of any format.
 
     Safetensors (alone, or by an index of shards), npz without pickle, GGUF, ONNX and zip files of torch are told by
     their content. Only headers are read, nothing in them is executed, and all of it is checked against the file's

@@ -14,6 +14,7 @@ from minutia.models.checkpoint_gguf import MAGIC, read_gguf
 from minutia.models.checkpoint_http import AbsentError, HttpBytes
 from minutia.models.checkpoint_npz import read_npz
 from minutia.models.checkpoint_onnx import read_onnx
+from minutia.models.checkpoint_s3 import S3Bytes
 from minutia.models.checkpoint_safetensors import is_plain, read_index, read_safetensors
 from minutia.models.checkpoint_torch import PICKLE, read_torch
 from minutia.models.checkpoint_zip import read_members
@@ -50,7 +51,10 @@ class Opened:
 
     def open(self, place: "Place") -> ByteRanges:
         """Open one more file."""
-        self.held.append(HttpBytes(place.where, place.token) if place.remote else LocalBytes(Path(place.where)))
+        if place.in_bucket:
+            self.held.append(S3Bytes(place.where))
+        else:
+            self.held.append(HttpBytes(place.where, place.token) if place.remote else LocalBytes(Path(place.where)))
         return self.held[-1]
 
     def close(self) -> None:
@@ -61,11 +65,16 @@ class Opened:
 
 @dataclass(frozen=True)
 class Place:
-    """A file: a local path, or an address with the token that its host gets."""
+    """A file: a local path, or an address (of a bucket's object, or with the token that its host gets)."""
 
     where: str
     remote: bool = False
     token: str = ""
+
+    @property
+    def in_bucket(self) -> bool:
+        """Whether it is an object of a bucket."""
+        return self.remote and self.where[:5].lower() == "s3://"
 
     def beside(self, name: str) -> "Place":
         """Another file of the same folder; FileError for a name that leads out of it.
@@ -80,6 +89,8 @@ class Place:
         if not all(is_plain(part) for part in parts):
             shown = self.where.partition("?")[0]
             raise FileError(f"expected a file in the folder of {shown}, got {name[:120]!r}: do not trust the file")
+        if self.in_bucket:
+            return replace(self, where=f"{self.where.rpartition('/')[0]}/{name}")
         if not self.remote:
             return replace(self, where=str(Path(self.where).parent.joinpath(*parts)))
         place = urlsplit(self.where)
@@ -92,11 +103,11 @@ def read_place(spec: str, opened: Opened) -> Contents:
     scheme = spec.partition("://")[0].lower() if "://" in spec else ""
     if scheme == "hf":
         return _in_repository(spec, opened)
-    if scheme in ("http", "https"):
+    if scheme in ("http", "https", "s3"):
         return _read(Place(spec, remote=True), opened)
     if scheme:
         raise UsageError(
-            f"expected a path, hf://org/name@revision or https://, got {spec[:120]!r}: download it, "
+            f"expected a path, hf://org/name@revision, https:// or s3://bucket/key, got {spec[:120]!r}: download it, "
             "or sign an https:// address for it"
         )
     path = Path(spec)
