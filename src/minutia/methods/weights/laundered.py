@@ -8,7 +8,7 @@ from math import ceil, comb
 import numpy as np
 
 from minutia.core.digest import Array
-from minutia.methods.weights.streams import Alignment, Rows, Stream, orthogonalised
+from minutia.methods.weights.streams import Alignment, Rows, Stream, orthogonalised, sampled
 from minutia.stats.matching import matched
 
 ALLOWANCE = 0.05
@@ -116,7 +116,7 @@ def agreement(first: Stream, second: Stream, alignment: Alignment, rng: np.rando
     """
     large = first.large or second.large
     picked = np.sort(rng.permutation(len(first.blocks))[: FEWER if large else LAYERS])
-    looked = [np.sort(rng.permutation(first.units(int(i)))[:UNITS]) for i in picked]
+    looked = [sampled(first.units(int(i)), UNITS, rng, large) for i in picked]
     turns = _sketched(alignment, rng) if large else (alignment.first, alignment.second)
     place = _combined if large else _turned
     mine = [place(first, int(i), turns[0], units) for i, units in zip(picked, looked, strict=True)]
@@ -245,8 +245,8 @@ def in_place(first: Stream, second: Stream, rng: np.random.Generator) -> InPlace
     are those of SKETCH coordinates drawn with ``rng``, by which large layers are compared.
     """
     picked = [int(i) for i in np.sort(rng.permutation(len(first.blocks))[:FEW])]
-    looked = [np.sort(rng.permutation(first.units(i))[:UNITS]) for i in picked]
     large = first.large or second.large
+    looked = [sampled(first.units(i), UNITS, rng, large) for i in picked]
     some = np.arange(first.width) if not large else np.sort(rng.permutation(first.width)[:SKETCH])
     turn, place = np.eye(first.width, dtype=np.float32)[:, some], _combined if large else _turned
     mine = tuple(place(first, i, turn, units) for i, units in zip(picked, looked, strict=True))

@@ -12,7 +12,7 @@ from minutia.core.tensors import Tensors
 from minutia.methods.weights.chains import finite_rows
 from minutia.methods.weights.laundered import monotone
 from minutia.methods.weights.roles import Group, Mlp
-from minutia.methods.weights.streams import Stream, shared_tokens, unit_rows
+from minutia.methods.weights.streams import Stream, sampled, shared_tokens, unit_rows
 from minutia.stats.matching import cosines, matched
 from minutia.stats.multiple import bonferroni, fisher
 from minutia.stats.nulls import fixed_points_p
@@ -130,7 +130,7 @@ def unit_order(
 def _look(
     first: Stream,
     second: Stream,
-    drawn: tuple[_Places, _Places],
+    places: tuple[_Places, _Places],
     tokens: tuple[Sequence[str], Sequence[str]] | None,
     rng: np.random.Generator,
     *,
@@ -140,8 +140,8 @@ def _look(
     """Compare units at the places drawn, and the stream if it is to be; the second is read layer by layer."""
     if first.width != second.width:
         return Order((), 1.0)
-    mine = [[_made(first, mlp, drawn[0], turn) for mlp in block[:EXPERTS]] for block in first.blocks]
-    theirs = ([_made(second, mlp, drawn[1], turn) for mlp in block[:EXPERTS]] for block in second.blocks)
+    mine = [[_made(first, mlp, places[0], turn) for mlp in block[:EXPERTS]] for block in first.blocks]
+    theirs = ([_made(second, mlp, places[1], turn) for mlp in block[:EXPERTS]] for block in second.blocks)
     groups, tries = layers_kept(mine, theirs, len(second.blocks), rng)
     groups += _stream_order(first, second, tokens, rng) if stream else []
     return Order(tuple(groups), joint_p(groups, tries))
@@ -172,7 +172,7 @@ def joint_p(groups: Sequence[Kept], tries: int) -> float:
 def _draw(first: Stream, second: Stream, rng: np.random.Generator, units: int) -> tuple[_Places, _Places]:
     """For each number of units the places to read, the same in both; all of the second's where numbers differ."""
     counts = [sorted({mlp.units for mlp in stream.roles.mlps}) for stream in (first, second)]
-    mine = {n: np.sort(rng.permutation(n)[:units]) for n in counts[0]}
+    mine = {n: sampled(n, units, rng, first.large or second.large) for n in counts[0]}
     return mine, {n: mine.get(n) for n in counts[1]}
 
 
@@ -186,9 +186,9 @@ def _stretches(first: Stream, second: Stream, rng: np.random.Generator) -> tuple
     return mine, theirs
 
 
-def _made(stream: Stream, mlp: Mlp, drawn: _Places, turn: Array | None) -> Made:
+def _made(stream: Stream, mlp: Mlp, at: _Places, turn: Array | None) -> Made:
     """The places of the units that are compared and what makes them, of length 1; ``turn`` (width, k) multiplies it."""
-    places = drawn[mlp.units]
+    places = at[mlp.units]
     places = np.arange(mlp.units) if places is None else places
     if turn is None:
         return places, [unit_rows(rows) for rows in stream.reads(mlp, places)]
@@ -235,7 +235,7 @@ def _stream_order(
     known, some = [*shared], np.arange(first.width)
     if first.large or second.large:
         some = np.sort(rng.permutation(first.width)[:STREAM_PLACES])
-        chosen = np.sort(rng.permutation(len(known[0]))[:STREAM_TOKENS])
+        chosen = sampled(len(known[0]), STREAM_TOKENS, rng, large=True)
         known = [numbers[chosen] for numbers in known]
     tables = zip(first.tokens(known[0]), second.tokens(known[1]), strict=False)
     rows = [(a[:, some].T, b[:, some].T) for a, b in tables]

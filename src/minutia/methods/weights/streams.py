@@ -17,6 +17,8 @@ TOKEN_NUMBERS = 2**22
 """Numbers in them, at most."""
 LARGE = 2**20
 """Numbers in a matrix of an MLP from which on its units are not held in all coordinates of the stream."""
+RUN = 16
+"""Neighbours that are drawn together where rows are large: they are fetched in one request."""
 STEP = 2**21
 """Numbers of a large matrix that are held at once."""
 DROPPED = 0.25
@@ -174,6 +176,18 @@ def _transposed_product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
     return found
 
 
+def sampled(count: int, most: int, rng: np.random.Generator, large: bool) -> Array:
+    """Random numbers below ``count``, sorted, ``most`` of them at most; RUN neighbours each time where rows are large.
+
+    >>> sampled(100, 32, np.random.default_rng(0), True).tolist() == list(range(32, 64))
+    True
+    """
+    if not large or count <= most:
+        return np.sort(rng.permutation(count)[:most])
+    starts = RUN * rng.permutation(count // RUN)[: most // RUN]
+    return np.sort((starts[:, None] + np.arange(RUN)).reshape(-1))
+
+
 def unit_rows(rows: Array) -> Array:
     """Rows of length 1; rows of zeros stay.
 
@@ -216,7 +230,7 @@ def shared_tokens(
     if len(mine) < 2:
         return None
     most = min(TOKENS, max(2, TOKEN_NUMBERS // max(first.width, second.width)))
-    kept = np.sort(rng.permutation(len(mine))[:most])
+    kept = sampled(len(mine), most, rng, first.large or second.large)
     return mine[kept], theirs[kept]
 
 
@@ -226,7 +240,7 @@ def in_step(first: Stream, second: Stream, shared: tuple[Array, Array], rng: np.
     The similarities of some of the tokens to each other agree better than after any of SHUFFLES random orders of the
     second's, which holds for copies and for independent models of one language, but not after re-ordering.
     """
-    chosen = np.sort(rng.permutation(len(shared[0]))[:IN_STEP])
+    chosen = sampled(len(shared[0]), IN_STEP, rng, first.large or second.large)
     grams = []
     for stream, numbers in ((first, shared[0]), (second, shared[1])):
         rows = stream.tokens(numbers[chosen])[0]
