@@ -85,6 +85,11 @@ class Laboratory:
         own = self.seed * 1000 + 100 * list(FAMILIES).index(family)
         return self.get(f"{family}_start", lambda: trained(shape, self.other(family), own, STEPS))
 
+    def second_child(self, family: str) -> Weights:
+        """Another copy that was tuned far, on a text of its own."""
+        shape, one = FAMILIES[family][0], self.base(family, 0)
+        return self.get(f"{family}_child", lambda: tuned(one, shape, "testament", 4, steps=STEPS, rate=2e-3))
+
     def other(self, family: str) -> str:
         """A text that the family did not see."""
         return "quijote" if FAMILIES[family][1] == "moby" else "moby"
@@ -111,25 +116,27 @@ class Laboratory:
         found["layer_doubled"] = lt.take_layers(one, [0, 1, 1, *range(2, count)])
         return found
 
-    def laundered(self, family: str) -> Iterator[tuple[str, str, Weights]]:
-        """The copies again, disguised: what was done before, how it was disguised, the weights."""
+    def laundered(self, family: str) -> Iterator[tuple[str, str, Weights, np.ndarray | None]]:
+        """The copies again, disguised: what was done before, how, the weights, and the order of tokens where known."""
         heads, one = FAMILIES[family][0].attention, self.base(family, 0)
         rng = np.random.default_rng(self.seed)
         for kind, weights in self.changed(family).items():
             turned = lt.launder(weights, heads, rng)
-            yield kind, "permuted", lt.launder(weights, heads, rng, rotate=False)
-            yield kind, "rotated", turned
+            yield kind, "permuted", lt.launder(weights, heads, rng, rotate=False), None
+            yield kind, "rotated", turned, None
             if kind in FAST:
                 order = rng.permutation(len(weights[lt.HEAD]))
-                yield kind, "rotated, vocabulary re-ordered", lt.reorder_vocabulary(turned, order)
+                renamed = lt.reorder_vocabulary(turned, order)
+                yield kind, "rotated, vocabulary re-ordered", renamed, None
+                yield kind, "rotated, vocabulary re-ordered, strings known", renamed, order
         turned = lt.launder(one, heads, rng)
-        yield "same", "rotated, then int4", lt.quantised(turned, 4)
-        yield "same", "rotated, then pruned", lt.pruned(turned, 0.5)
-        yield "same", "units permuted and rescaled", lt.rescale_units(lt.permute_units(one, rng), rng)
-        yield "same", "norms folded", lt.fold_norms(one)
-        yield "same", "stream permuted, signs flipped", lt.permute_stream(one, rng)
-        yield "same", "heads permuted", lt.permute_heads(one, heads, rng)
-        yield "same", "queries and keys rescaled", lt.rescale_queries(one, heads, rng)
+        yield "same", "rotated, then int4", lt.quantised(turned, 4), None
+        yield "same", "rotated, then pruned", lt.pruned(turned, 0.5), None
+        yield "same", "units permuted and rescaled", lt.rescale_units(lt.permute_units(one, rng), rng), None
+        yield "same", "norms folded", lt.fold_norms(one), None
+        yield "same", "stream permuted, signs flipped", lt.permute_stream(one, rng), None
+        yield "same", "heads permuted", lt.permute_heads(one, heads, rng), None
+        yield "same", "queries and keys rescaled", lt.rescale_queries(one, heads, rng), None
 
     def strangers(self) -> Iterator[tuple[str, Weights, Weights]]:
         """Independent pairs: of one recipe, of one data order, of other shapes and texts, distilled, and siblings."""
@@ -227,7 +234,8 @@ def started_alike(laboratory: Laboratory) -> list[dict[str, object]]:
         one, changed = laboratory.base(family, 0), laboratory.changed(family)
         pairs = {
             "one initialisation, two texts": (one, laboratory.same_start(family)),
-            "two children of one parent": (changed["tuned"], changed["tuned_far"]),
+            "two children, both tuned far": (changed["tuned_far"], laboratory.second_child(family)),
+            "two children, one hardly tuned": (changed["tuned"], changed["tuned_far"]),
         }
         found += [{"kind": kind, "family": family, **row(compare(*map(Arrays, pair)))} for kind, pair in pairs.items()]
     return found

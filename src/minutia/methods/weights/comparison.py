@@ -44,6 +44,7 @@ DRAWS = 999
 """Turned streams that an agreement in place is compared with."""
 
 
+NEAR = "the parent may be a common base that one of them has hardly left: if there is one, compare both with it"
 DISTILLED = "a distilled copy shares no units with its teacher: ask its answers with minutia verify"
 H0 = {
     "unit order": "the second was trained from a random initialisation of its own, and training treats units alike",
@@ -122,7 +123,8 @@ class _Evidence:
         if p <= alpha:
             relation, merged = origin(strip)
         null: Literal["exact", "assumed"] = "exact" if test in ("unit order", "turned stream") else "assumed"
-        notes = self.notes if relation != "unrelated" else (*self.notes, DISTILLED)
+        remark = {"unrelated": (DISTILLED,), "derived": (NEAR,)}.get(relation, ())
+        notes = (*self.notes, *remark)
         return Comparison(relation, p, null, test, H0[test], alpha, self.tests, strip, merged, notes=notes)
 
 
