@@ -8,10 +8,11 @@ from tests.weights_made import experts, llama, noisy, swapped
 
 from minutia.attacks import launder_transformer as lt
 from minutia.core.tensors import Arrays
-from minutia.methods.weights import laundered, order, streams
+from minutia.methods.weights import laundered, order, products, streams
 from minutia.methods.weights.comparison import compare
 from minutia.methods.weights.order import unit_order
-from minutia.methods.weights.streams import Stream, by_geometry, in_step, sampled, shared_tokens
+from minutia.methods.weights.products import sampled
+from minutia.methods.weights.streams import Stream, by_geometry, by_vocabulary, in_step, shared_tokens
 from minutia.models.checkpoint import open_checkpoint
 
 HEADS = lt.Heads(4, 2)
@@ -21,8 +22,8 @@ HEADS = lt.Heads(4, 2)
 def small_is_large(monkeypatch):
     """Everything that bounds time and memory, at sizes that take no time."""
     monkeypatch.setattr(streams, "LARGE", 0)
-    monkeypatch.setattr(streams, "STEP", 200)
-    monkeypatch.setattr(streams, "RUN", 4)
+    monkeypatch.setattr(products, "STEP", 200)
+    monkeypatch.setattr(products, "RUN", 4)
     monkeypatch.setattr(order, "BLOCK", 7)
     monkeypatch.setattr(order, "GLANCE", 12)
     monkeypatch.setattr(laundered, "LARGEST", 2**10)
@@ -56,9 +57,22 @@ def test_mapped_rows_are_rows_mapped(layout, small_is_large):
         np.testing.assert_allclose(mapped, rows @ turn, rtol=1e-4, atol=1e-4)
 
 
+def test_wide_streams_are_aligned_where_tokens_lie(small_is_large, monkeypatch):
+    monkeypatch.setattr(streams, "WIDEST", 40)
+    one = llama(1, width=48, units=128)
+    first, second = stream(one), stream(lt.launder(noisy(one, 1, 0.1), HEADS, np.random.default_rng(0)))
+    alignment = by_vocabulary(first, second, shared_tokens(first, second, None, np.random.default_rng(0)))
+    assert alignment.whole[0].shape == alignment.whole[1].shape == (48, 40)
+    for turn in alignment.whole:
+        np.testing.assert_allclose(turn.T @ turn, np.eye(40), atol=1e-5)
+    assert laundered.agreement(first, second, alignment, np.random.default_rng(0)).p_value() < 1e-12
+    found = compare(Arrays(one), Arrays(llama(2, width=48, units=128)))
+    assert found.p_value == 1.0
+
+
 @pytest.mark.parametrize(("count", "most"), [(100, 32), (37, 8), (5, 9)])
 def test_neighbours_are_sampled_together(count, most, monkeypatch):
-    monkeypatch.setattr(streams, "RUN", 4)
+    monkeypatch.setattr(products, "RUN", 4)
     found = sampled(count, most, np.random.default_rng(0), large=True)
     assert len(found) == min(count, most) == len(set(found.tolist()))
     assert (np.diff(found) > 0).all() and found.max() < count

@@ -8,7 +8,8 @@ from math import ceil, comb
 import numpy as np
 
 from minutia.core.digest import Array
-from minutia.methods.weights.streams import Alignment, Rows, Stream, orthogonalised, sampled
+from minutia.methods.weights.products import sampled
+from minutia.methods.weights.streams import Alignment, Rows, Stream, orthogonalised
 from minutia.stats.matching import matched
 
 ALLOWANCE = 0.05

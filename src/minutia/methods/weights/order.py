@@ -11,8 +11,9 @@ from minutia.core.digest import Array
 from minutia.core.tensors import Tensors
 from minutia.methods.weights.chains import finite_rows
 from minutia.methods.weights.laundered import monotone
+from minutia.methods.weights.products import sampled
 from minutia.methods.weights.roles import Group, Mlp
-from minutia.methods.weights.streams import Stream, sampled, shared_tokens, unit_rows
+from minutia.methods.weights.streams import Stream, shared_tokens, unit_rows
 from minutia.stats.matching import cosines, matched
 from minutia.stats.multiple import bonferroni, fisher
 from minutia.stats.nulls import fixed_points_p

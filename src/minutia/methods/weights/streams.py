@@ -9,18 +9,15 @@ import numpy as np
 from minutia.core.digest import Array
 from minutia.core.errors import ModelError
 from minutia.core.tensors import Tensors
-from minutia.methods.weights.roles import Matrix, Mlp, Roles, roles
+from minutia.methods.weights.products import STEP, product, sampled, transposed_product
+from minutia.methods.weights.roles import Mlp, Roles, roles
 
 TOKENS = 4096
 """Rows of the vocabulary by which streams are aligned, drawn with the seed."""
-TOKEN_NUMBERS = 2**22
-"""Numbers in them, at most."""
+WIDEST = 2048
+"""Widest stream of which all directions are aligned."""
 LARGE = 2**20
 """Numbers in a matrix of an MLP from which on its units are not held in all coordinates of the stream."""
-RUN = 16
-"""Neighbours that are drawn together where rows are large: they are fetched in one request."""
-STEP = 2**21
-"""Numbers of a large matrix that are held at once."""
 DROPPED = 0.25
 """Share of the stream's directions, those that two vocabularies share most, by which units are not matched."""
 ROUNDS = 64
@@ -97,8 +94,8 @@ class Stream:
         parts = []
         for mlp in self.blocks[layer]:
             inward = self._scale(mlp.norm)[:, None] * (turn - turn.mean(axis=0) if mlp.centred else turn)
-            found = [_product(self.source, m, _single(inward)) for m in (mlp.gate, mlp.up) if m is not None]
-            found.append(_transposed_product(self.source, mlp.down, _single(turn)))
+            found = [product(self.source, m, _single(inward)) for m in (mlp.gate, mlp.up) if m is not None]
+            found.append(transposed_product(self.source, mlp.down, _single(turn)))
             self._checked(found, layer)
             parts.append(found)
         return tuple(np.concatenate(routes) for routes in zip(*parts, strict=True))
@@ -154,40 +151,6 @@ def _within(wanted: Array, first: int, count: int) -> Array:
     return np.asarray(inside[(inside >= first) & (inside < first + count)] - first)
 
 
-def _product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
-    """The outputs' rows times ``turn``, some rows at a time."""
-    found = np.empty((matrix.outputs, turn.shape[1]), np.float32)
-    step = matrix.outputs if matrix.swapped or matrix.expert is not None else max(1, STEP // matrix.inputs)
-    for at in range(0, matrix.outputs, step):
-        places = np.arange(at, min(at + step, matrix.outputs))
-        found[places] = matrix.rows(source, places) @ turn
-    return found
-
-
-def _transposed_product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
-    """What reads each input, times ``turn``, some outputs at a time."""
-    if matrix.swapped or matrix.expert is not None:
-        return np.asarray(matrix.columns(source) @ turn)
-    found = np.zeros((matrix.inputs, turn.shape[1]), np.float32)
-    step = max(1, STEP // matrix.inputs)
-    for at in range(0, matrix.outputs, step):
-        places = np.arange(at, min(at + step, matrix.outputs))
-        found += matrix.rows(source, places).T @ turn[places]
-    return found
-
-
-def sampled(count: int, most: int, rng: np.random.Generator, large: bool) -> Array:
-    """Random numbers below ``count``, sorted, ``most`` of them at most; RUN neighbours each time where rows are large.
-
-    >>> sampled(100, 32, np.random.default_rng(0), True).tolist() == list(range(32, 64))
-    True
-    """
-    if not large or count <= most:
-        return np.sort(rng.permutation(count)[:most])
-    starts = RUN * rng.permutation(count // RUN)[: most // RUN]
-    return np.sort((starts[:, None] + np.arange(RUN)).reshape(-1))
-
-
 def unit_rows(rows: Array) -> Array:
     """Rows of length 1; rows of zeros stay.
 
@@ -229,8 +192,7 @@ def shared_tokens(
         return None
     if len(mine) < 2:
         return None
-    most = min(TOKENS, max(2, TOKEN_NUMBERS // max(first.width, second.width)))
-    kept = sampled(len(mine), most, rng, first.large or second.large)
+    kept = sampled(len(mine), TOKENS, rng, first.large or second.large)
     return mine[kept], theirs[kept]
 
 
@@ -280,15 +242,33 @@ def by_vocabulary(first: Stream, second: Stream, shared: tuple[Array, Array], dr
     Independent models that know the same words have embedding-like directions in common; what is left of the
     stream is as exact for a laundered copy, and carries nothing for strangers.
     """
-    from scipy.linalg import svd
-
-    mine, theirs = first.tokens(shared[0]), second.tokens(shared[1])
-    tables = list(zip(mine, theirs, strict=False))
-    kind = np.float32 if first.large or second.large else np.float64
-    cross = np.sum([a.T.astype(kind) @ b for a, b in tables], axis=0)
-    left, _, right = svd(cross, full_matrices=False, overwrite_a=True, check_finite=False)
+    left, right = _common(first, second, shared)
     kept = slice(round(dropped * left.shape[1]), None)
-    return Alignment(_single(left[:, kept]), _single(right.T[:, kept]), (_single(left), _single(right.T)))
+    return Alignment(_single(left[:, kept]), _single(right[:, kept]), (_single(left), _single(right)))
+
+
+def _common(first: Stream, second: Stream, shared: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Directions of both streams (width, k) that shared tokens bring together, those that they share most first.
+
+    Streams wider than WIDEST are aligned where some of the tokens lie, k of them at most: a larger cross Gram matrix
+    would take too much memory.
+    """
+    from scipy.linalg import qr, svd
+
+    width = max(first.width, second.width)
+    if width > WIDEST:
+        few = np.linspace(0, len(shared[0]) - 1, min(len(shared[0]), WIDEST // 2)).astype(np.int64)
+        pairs = list(zip(first.tokens(shared[0][few]), second.tokens(shared[1][few]), strict=False))
+        sides = [np.concatenate(tables).T for tables in zip(*pairs, strict=True)]
+        (mine, upper), (theirs, other) = (qr(side, mode="economic", check_finite=False) for side in sides)
+        left, _, right = svd(upper @ other.T, full_matrices=False, check_finite=False)
+        return mine @ left, theirs @ right.T
+    cross = np.zeros((first.width, second.width), np.float32 if first.large or second.large else np.float64)
+    for part in np.array_split(np.arange(len(shared[0])), -(-len(shared[0]) * width // STEP)):
+        for a, b in zip(first.tokens(shared[0][part]), second.tokens(shared[1][part]), strict=False):
+            cross += a.T.astype(cross.dtype) @ b
+    left, _, right = svd(cross, full_matrices=False, overwrite_a=True, check_finite=False)
+    return left, right.T
 
 
 def _single(matrix: Array) -> Array:
