@@ -26,6 +26,8 @@ test-slow: $(VENV)/.dev ## the slow tests: error rates, small studies, real serv
 
 bench: $(VENV)/.dev ## error rates and speed, as ratios to a peer in the same run; one seed
 	$(ONE_THREAD) $(BIN)/python -m benchmarks --seeds 1
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.checkpoint_scan --formats bfloat16
+	$(ONE_THREAD) $(BIN)/python -m benchmarks.checkpoint_compare
 
 study: $(VENV)/.dev ## every method against every attack on digits, three seeds; half an hour on two cores
 	$(ONE_THREAD) $(BIN)/minutia bench digits

@@ -125,6 +125,16 @@ def test_removed_units_of_large_layers_leave_a_rising_order(small_is_large):
     assert unit_order(stream(one), stream(less), np.random.default_rng(0)).p < 1e-30
 
 
+def test_layers_of_several_sizes_are_compared(small_is_large):
+    """Where layers that stand beside each other have other numbers of units, no place is read that is not there."""
+    one, two = llama(1, units=200, layers=4), llama(1, units=40, layers=4)
+    wide = {name: two[name] if ".mlp." in name and ".0." in name else w for name, w in one.items()}
+    late = {name: two[name] if ".mlp." in name and ".3." in name else w for name, w in one.items()}
+    found = compare(Arrays(wide), Arrays(late))
+    assert (found.relation, found.null) == ("derived", "exact")
+    assert [match.kinship is not None for match in found.strip] == [False, True, True, False]
+
+
 def test_two_looks_keep_the_promise(small_is_large):
     """H0 made true: one stranger, its units and its stream in 1,000 random orders."""
     one, two = stream(llama(1, layers=2, units=24)), llama(2, layers=2, units=24)

@@ -212,7 +212,12 @@ def _experts_kept(
             order = _partners(a, b, rng)
             if (order >= 0).any():
                 kept = kept_order(order, len(others), name, *cell)
+<<<<<<< HEAD
                 found.append(replace(kept, expert=at, places=tuple(map(int, places[list(kept.places)]))))
+=======
+                same = places[list(kept.places)] if np.array_equal(places, others) else ()
+                found.append(replace(kept, places=tuple(map(int, same))))
+>>>>>>> 00f7533 (Layers of several sizes: places are only those that both have; checkpoint benchmarks join make bench)
     return found
 
 
