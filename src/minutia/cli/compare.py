@@ -31,12 +31,15 @@ def compare(
     2 error, 3 undecided, or a shared ancestor or initialisation.
     """
     from minutia import api
+    from minutia.core.errors import UsageError
     from minutia.report.comparison import print_comparison
     from minutia.report.comparison_html import render
     from minutia.report.json import dumps
 
-    for place in (output, report):
-        console.check_output(place, first, second)
+    console.check_output(output, first, second)
+    console.check_output(report, first, second)
+    if output and report and output.resolve() == report.resolve():
+        raise UsageError(f"expected two files for --report and --output, got {report} twice: name another")
     found = api.compare(first, second, alpha=alpha, seed=seed, weak=weak)
     if report:
         console.put(render(found), report)

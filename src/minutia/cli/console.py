@@ -46,7 +46,7 @@ def check_output(path: Path | None, *inputs: str | Path | None) -> None:
     if (path.exists() and not path.is_file()) or not place.is_dir() or not _writable(place):
         raise UsageError(f"expected a file that can be written, got {path}: choose another place for the output")
     for given in inputs:
-        if given and path.exists() and any(_same(path, part) for part in _paths(str(given))):
+        if given and path.exists() and any(_same(path, part) or _holds(part, path) for part in _paths(str(given))):
             raise UsageError(f"expected an output that is no input, got {path} as both: choose another name for it")
 
 
@@ -65,6 +65,11 @@ def _paths(spec: str) -> list[str]:
     """What may be a path in a spec such as torch:module:factory?weights=FILE."""
     place, _, query = spec.partition("?")
     return [place, place.partition(":")[2], *(option.partition("=")[2] for option in query.split("&"))]
+
+
+def _holds(folder: str, path: Path) -> bool:
+    """Whether a folder that is read holds the file."""
+    return bool(folder) and Path(folder).is_dir() and path.resolve().is_relative_to(Path(folder).resolve())
 
 
 def _same(path: Path, other: str) -> bool:

@@ -17,7 +17,8 @@ SHADES = "·░▒▓█"
 LISTED = 24
 """Layers that are listed one by one."""
 SENTENCES = {
-    "derived": "Both descend from one training, and one holds the weights of the other.",
+    "derived": "Both descend from one training: one holds the weights of the other, or of a base that the other has "
+    "hardly left.",
     "shared ancestor or initialisation": "They share hidden units, but neither holds what the other has learnt: two "
     "trainings of one initialisation, or two children of one ancestor.",
     "unrelated": "No hidden units in common, in any order, rotation or scale that could be tested.",

@@ -45,6 +45,7 @@ DRAWS = 999
 
 
 NEAR = "the parent may be a common base that one of them has hardly left: if there is one, compare both with it"
+AVERAGE = "two children of one ancestor, of unequal size, may look like an average"
 DISTILLED = "a distilled copy shares no units with its teacher: ask its answers with minutia verify"
 H0 = {
     "unit order": "the second was trained from a random initialisation of its own, and training treats units alike",
@@ -123,8 +124,8 @@ class _Evidence:
         if p <= alpha:
             relation, merged = origin(strip)
         null: Literal["exact", "assumed"] = "exact" if test in ("unit order", "turned stream") else "assumed"
-        remark = {"unrelated": (DISTILLED,), "derived": (NEAR,)}.get(relation, ())
-        notes = (*self.notes, *remark)
+        remark = {"unrelated": DISTILLED, "derived": NEAR}.get(relation, "")
+        notes = tuple(note for note in (*self.notes, remark, AVERAGE if merged else "") if note)
         return Comparison(relation, p, null, test, H0[test], alpha, self.tests, strip, merged, notes=notes)
 
 
@@ -144,17 +145,33 @@ def _transformers(first: Stream, second: Stream, tokens: Tokens | None, rng: np.
             continue
         seen = agreement(first, second, alignment, rng)
         found = _with(found, test, seen.p_value(), _matches(first, second, seen, alignment))
-        looked = max(looked, int(seen.agreed.units.sum()))
+        looked = max(looked, seen.alive)
         if seen.p_value() <= ENOUGH:
             return found
     turned = first.width == second.width and len(first.blocks) == len(second.blocks)
     if turned:
         found = _turned_stream(first, second, found, rng)
-    notes = () if shared is not None else ("vocabularies differ and have no strings: only light changes are seen",)
-    enough = looked >= LEAST_UNITS and shared is not None
-    if turned and (first.large or second.large) and shared is not None and not in_step(first, second, shared, rng):
-        enough, notes = False, ("tokens may have other numbers in the second: give the strings of both vocabularies",)
-    return replace(found, complete=enough, notes=notes if looked >= LEAST_UNITS else (*notes, "too few hidden units"))
+    seen_turned = tokens is not None or "geometry" in dict(found.tests)
+    notes = _gaps(first, second, shared, looked, None if seen_turned else rng)
+    return replace(found, complete=not notes, notes=notes)
+
+
+def _gaps(
+    first: Stream, second: Stream, shared: tuple[Array, Array] | None, looked: int, rng: np.random.Generator | None
+) -> tuple[str, ...]:
+    """Why a disguised copy could have escaped; nothing where it could not.
+
+    ``rng`` is given where re-ordered tokens would have been missed.
+    """
+    if shared is None and (first.width != second.width or len(first.blocks) != len(second.blocks)):
+        return ("no tokens are known to be the same: only copies in place are seen",)
+    if shared is None:
+        return ("vocabularies differ and have no strings: only light changes are seen",)
+    if looked < LEAST_UNITS:
+        return ("too few hidden units with weights of their own, or norms that are 0 (are they stored less 1?)",)
+    if rng is not None and not in_step(first, second, shared, rng):
+        return ("tokens may have other numbers in the second: give the strings of both vocabularies",)
+    return ()
 
 
 def _with(found: _Evidence, test: str, p: float, strip: tuple[LayerMatch, ...]) -> _Evidence:

@@ -8,6 +8,8 @@ from minutia.core.comparison import Kinship, LayerMatch, Relation
 
 HOLDS = 0.97
 """Regression slope from which on one checkpoint's weights are taken to be in the other whole."""
+SIZES = 3.0
+"""Ratio of squared sizes up to which a slope tells anything: any slope can be had by scaling."""
 SAME = 0.985
 """Cosine from which on the question who holds whom is idle: nothing but light changes lie between."""
 LARGEST = 0.8
@@ -52,8 +54,9 @@ def holds(kinships: Sequence[Kinship]) -> bool:
     >>> holds([Kinship(0.8, 1.01, 0.6)]), holds([Kinship(0.8, 0.8, 0.8)])
     (True, False)
     """
-    larger = max(np.median([k.there for k in kinships]), np.median([k.back for k in kinships]))
-    return bool(larger >= HOLDS or np.median([k.cosine for k in kinships]) >= SAME)
+    there, back = (float(np.median([getattr(k, way) for k in kinships])) for way in ("there", "back"))
+    comparable = 1 / SIZES <= there / max(back, 1e-12) <= SIZES
+    return bool((max(there, back) >= HOLDS and comparable) or np.median([k.cosine for k in kinships]) >= SAME)
 
 
 def origin(strip: Sequence[LayerMatch]) -> tuple[Relation, float | None]:
@@ -62,9 +65,9 @@ def origin(strip: Sequence[LayerMatch]) -> tuple[Relation, float | None]:
     >>> origin([LayerMatch(0, 0, "layer 0", 1.0, Kinship(0.8, 0.8, 0.8))])
     ('shared ancestor or initialisation', None)
     """
-    # Rows of an embedding are compared at length 1: their slopes speak only where nothing else is related.
-    inside = [match for match in strip if match.related and match.first >= 0]
-    related = [m.kinship for m in inside or strip if m.related and m.kinship is not None]
+    # A public embedding may be built upon anew: where layers were compared, it proves no descent by itself.
+    layers = [match for match in strip if match.first >= 0] or strip
+    related = [match.kinship for match in layers if match.related and match.kinship is not None]
     merged = merged_share(related)
     whole = bool(related) and (merged is not None or holds(related))
     return ("derived" if whole else "shared ancestor or initialisation"), merged

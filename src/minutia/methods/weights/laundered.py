@@ -84,6 +84,7 @@ class Agreement:
     ``agreed`` counts the units on whose partner two routes agree; ``held_out`` those whose partner by the other
     routes is among the ``TOP`` best by the route that was left out, which sees fainter relations. ``rows`` names the
     layers of the first and ``looked`` their units; ``partners`` are those that two routes agree on, -1 for none.
+    ``alive`` of the units looked for have any weights to be found by.
     """
 
     agreed: Grid
@@ -91,6 +92,7 @@ class Agreement:
     rows: tuple[int, ...]
     looked: tuple[Array, ...]
     partners: Mapping[tuple[int, int], Array]
+    alive: int
 
     @property
     def decisive(self) -> Grid:
@@ -122,16 +124,18 @@ def agreement(first: Stream, second: Stream, alignment: Alignment, rng: np.rando
     place = _combined if large else _turned
     mine = [place(first, int(i), turns[0], units) for i, units in zip(picked, looked, strict=True)]
     agreed, held = (np.zeros((len(picked), len(second.blocks)), dtype=np.int64) for _ in range(2))
-    partners = {}
+    partners, seen = {}, False
     for column in range(len(second.blocks)):
         theirs = place(second, column, turns[1])
+        seen |= bool(theirs[0].any())
         for row, own in enumerate(mine):
             tables = _tables(own, theirs)
             agreed[row, column], partners[row, column] = _agreeing([assigned(t, rng) for t in tables])
             held[row, column] = _held_out(tables, rng)
     units, routes = np.array([len(u) for u in looked]), len(mine[0])
     grids = Grid(agreed, units, comb(routes, 2), ALLOWANCE), Grid(held, units, routes, HELD_ALLOWANCE)
-    return Agreement(*grids, tuple(map(int, picked)), tuple(looked), partners)
+    alive = sum(int((own[0] != 0).any(axis=1).sum()) for own in mine) if seen else 0
+    return Agreement(*grids, tuple(map(int, picked)), tuple(looked), partners, alive)
 
 
 def _turned(stream: Stream, layer: int, turn: Array, wanted: Array | None = None) -> Rows:

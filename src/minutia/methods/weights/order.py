@@ -32,9 +32,12 @@ EXPERTS = 4
 """Experts of a layer that are compared."""
 TINY = 1e-300
 """The least p-value that is computed with."""
+TIED = 0.3
+"""Mean cosine of units in place from which on two layers of one file are taken to share their order."""
 STEADY = 20
 """Redrawn orders at least as good after which no more are drawn."""
 _Places = Mapping[int, Array | None]
+_Group = tuple[int, int]
 Made = tuple[Array, list[Array]]
 """Places of units and, one array (units, k) per route, what makes them."""
 
@@ -44,7 +47,8 @@ class Kept:
     """One group of units: ``kept`` of ``units`` partners stand in each other's place, or in rising order.
 
     ``first`` and ``second`` are the layers that were compared, -1 for the stream's coordinates, and ``expert`` is
-    the MLP within them; ``places`` are those of the partners that stand in each other's place.
+    the MLP within them; ``places`` are those of the partners that stand in each other's place. One that is tied to
+    an earlier group in both checkpoints does not count: its order is no evidence of its own.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Kept:
     places: tuple[int, ...] = ()
     rising: bool = False
     expert: int = 0
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,11 +71,14 @@ class Order:
     p: float
 
 
-def kept_order(order: Array, others: int, name: str, first: int = -1, second: int = -1) -> Kept:
+def kept_order(
+    order: Array, others: int, name: str, first: int = -1, second: int = -1, *, aligned: bool | None = None
+) -> Kept:
     """What partners' places (n,) among ``others`` units are worth: fixed points, or a rising sequence.
 
-    H0: the other's units stand in uniformly random order. With as many units in both, k or more keep their place with
-    a probability of at most 1/k!; else m partners hold a rising sequence of k with one of at most C(m, k)/k!.
+    H0: the other's units stand in uniformly random order. Where units were taken at the same places of both
+    (``aligned``; by default where there are as many), k or more keep their place with a probability of at most 1/k!;
+    else m partners hold a rising sequence of k with one of at most C(m, k)/k!.
 
     >>> kept_order(np.arange(8), 8, "up").p < 3e-5, kept_order(np.arange(12), 14, "up").kept
     (True, 12)
@@ -79,7 +87,7 @@ def kept_order(order: Array, others: int, name: str, first: int = -1, second: in
     seedlings of research, Proc. Sixth Berkeley Symposium, 1972.
     """
     met = order[order >= 0]
-    if len(order) == others:
+    if (len(order) == others) if aligned is None else aligned:
         places = np.flatnonzero(order == np.arange(len(order)))
         return Kept(name, len(met), len(places), fixed_points_p(len(places)), first, second, tuple(map(int, places)))
     rising = _rising(met)
@@ -151,20 +159,57 @@ def _look(
 def layers_kept(
     mine: Sequence[Sequence[Made]], theirs: Iterable[Sequence[Made]], depth: int, rng: np.random.Generator
 ) -> tuple[list[Kept], int]:
-    """Compare layers of the first with the ``depth`` layers of the second, and the number of ways to align them."""
+    """Compare layers of the first with the ``depth`` layers of the second, and the number of ways to align them.
+
+    Layers and experts that share one order in both files, as tied or copied ones do, count once.
+    """
     found: dict[tuple[int, int], list[Kept]] = {}
+    held = []
     for column, block in enumerate(theirs):
+        held.append(block)
         for row in [column] if len(mine) == depth else range(len(mine)):
             found[row, column] = _experts_kept(mine[row], block, (row, column), rng)
-    if len(mine) == depth:
-        return [kept for cell in sorted(found) for kept in found[cell]], 1
-    gains = np.array([sum(kept.kept for kept in found[cell]) for cell in sorted(found)]).reshape(len(mine), depth)
-    return [kept for cell in monotone(gains) for kept in found[cell]], comb(max(gains.shape), min(gains.shape))
+    tries, cells = 1, sorted(found)
+    if len(mine) != depth:
+        gains = np.array([sum(kept.kept for kept in found[cell]) for cell in cells]).reshape(len(mine), depth)
+        tries, cells = comb(max(gains.shape), min(gains.shape)), list(monotone(gains))
+    return _counted_once([kept for cell in cells for kept in found[cell]], _tied(mine), _tied(held)), tries
+
+
+def _tied(blocks: Sequence[Sequence[Made]]) -> dict[_Group, _Group]:
+    """For each layer and expert the first one of the same file whose units are alike, place by place."""
+    shapes: dict[tuple[bytes, tuple[int, ...]], list[_Group]] = defaultdict(list)
+    for layer, block in enumerate(blocks):
+        for expert, (places, routes) in enumerate(block):
+            shapes[places.tobytes(), routes[0].shape].append((layer, expert))
+    found: dict[_Group, _Group] = {}
+    for (_, shape), keys in shapes.items():
+        rows = np.stack([blocks[layer][expert][1][0].ravel() for layer, expert in keys])
+        alike = rows @ rows.T > TIED * max(1, shape[0])
+        found |= {
+            key: keys[int(line[: at + 1].argmax())] if line[at] else key
+            for at, (key, line) in enumerate(zip(keys, alike, strict=True))
+        }
+    return found
+
+
+def _counted_once(
+    groups: Sequence[Kept],
+    mine: Mapping[tuple[int, int], tuple[int, int]],
+    theirs: Mapping[tuple[int, int], tuple[int, int]],
+) -> list[Kept]:
+    """Groups that are tied to an earlier one in both files do not count."""
+    seen, found = set(), []
+    for kept in groups:
+        key = mine[kept.first, kept.expert], theirs[kept.second, kept.expert]
+        found.append(replace(kept, counts=key not in seen))
+        seen.add(key)
+    return found
 
 
 def joint_p(groups: Sequence[Kept], tries: int) -> float:
     """Fixed points of all groups at once, rising sequences by Fisher; the layers may be aligned in ``tries`` ways."""
-    placed, rising = ([g for g in groups if g.rising == way] for way in (False, True))
+    placed, rising = ([g for g in groups if g.counts and g.rising == way] for way in (False, True))
     ps = [fixed_points_p(sum(g.kept for g in placed), len(placed))] if placed else []
     ps += [max(TINY, fisher([g.p for g in rising]))] if rising else []
     return min(1.0, tries * bonferroni(ps)) if ps else 1.0
@@ -211,13 +256,10 @@ def _experts_kept(
             name = f"layer {cell[0]}" + (f", expert {at}" if len(mine) > 1 else "")
             order = _partners(a, b, rng)
             if (order >= 0).any():
-                kept = kept_order(order, len(others), name, *cell)
-<<<<<<< HEAD
-                found.append(replace(kept, expert=at, places=tuple(map(int, places[list(kept.places)]))))
-=======
-                same = places[list(kept.places)] if np.array_equal(places, others) else ()
-                found.append(replace(kept, places=tuple(map(int, same))))
->>>>>>> 00f7533 (Layers of several sizes: places are only those that both have; checkpoint benchmarks join make bench)
+                aligned = np.array_equal(places, others)
+                kept = kept_order(order, len(others), name, *cell, aligned=aligned)
+                same = places[list(kept.places)] if aligned else ()
+                found.append(replace(kept, expert=at, places=tuple(map(int, same))))
     return found
 
 

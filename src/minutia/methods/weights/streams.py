@@ -107,6 +107,7 @@ class Stream:
             if matrix is None or (norm and matrix == self.roles.embedding):
                 continue
             table = matrix.rows(self.source, wanted)
+            self._finite([table], matrix.tensor)
             found.append(unit_rows(table * self._scale(norm)))
         return found
 
@@ -134,16 +135,21 @@ class Stream:
         return [*self.reads(mlp, wanted), written]
 
     def _checked(self, parts: Sequence[Array], layer: int) -> None:
+        self._finite(parts, f"layer {layer}")
+
+    def _finite(self, parts: Sequence[Array], where: str) -> None:
         if not all(np.isfinite(rows).all() for rows in parts):
             raise ModelError(
-                f"expected finite weights to compare units by, got NaN or infinity in layer {layer} of {self.name}: "
+                f"expected finite weights to compare units by, got NaN or infinity in {where} of {self.name}: "
                 "compare a checkpoint whose training did not break down"
             )
 
     def _scale(self, norm: str | None) -> Array:
         if norm is None:
             return np.ones(1, np.float32)
-        return self.source.read(norm)
+        found = self.source.read(norm)
+        self._finite([found], norm)
+        return found
 
 
 def _within(wanted: Array, first: int, count: int) -> Array:
