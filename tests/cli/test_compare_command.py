@@ -49,6 +49,8 @@ def test_page_and_document_are_written(folder):
         (("one.safetensors", "broken.safetensors"), "got NaN or infinity in layer 1 of the second"),
         (("one.safetensors", "copy.safetensors", "--alpha", "2"), "expected an alpha between 0 and 1, got 2"),
         (("one.safetensors", "copy.safetensors", "-o", "one.safetensors"), "expected an output that is no input"),
+        ((".", "copy.safetensors", "-o", "one.safetensors"), "expected an output that is no input"),
+        (("one.safetensors", "copy.safetensors", "-o", "x", "--report", "x"), "expected two files for --report"),
         (("one.safetensors", "ftp://host/file"), "expected a path, hf://"),
     ],
 )

@@ -100,3 +100,31 @@ def test_redrawing_the_order_keeps_the_promise():
         ps.append(unit_order(one, stream(other), np.random.default_rng(0)).p)
     for alpha in (0.1, 0.05, 0.01):
         assert np.mean(np.array(ps) <= alpha) <= alpha + 2.5 * np.sqrt(alpha * (1 - alpha) / 1000)
+
+
+def test_tied_layers_count_once():
+    """Layers that share their weights share their order: eight of them are no more evidence than one."""
+    one, two = (stream(tied(llama(seed, layers=1, units=24), 8)) for seed in (1, 2))
+    found = unit_order(one, two, np.random.default_rng(0))
+    assert [group.counts for group in found.groups] == [True] + [False] * 7 + [True]
+    ps = []
+    for draw in range(300):
+        rng = np.random.default_rng(draw)
+        other = stream(tied(lt.permute_units(llama(2, layers=1, units=24), rng), 8))
+        ps.append(unit_order(one, other, rng).p)
+    assert sum(p <= 0.01 for p in ps) <= 9
+    assert min(ps) > 1e-5
+    assert order_p(tied(llama(1, layers=1), 8), tied(noisy(llama(1, layers=1), 3), 8)) < 1e-12
+
+
+def tied(tensors, count):
+    """A model whose only layer is stored under every name."""
+    return lt.take_layers(tensors, [0] * count)
+
+
+def test_a_layer_of_as_many_units_as_are_looked_at_is_no_layer_in_place():
+    one = llama(1, units=300)
+    kept = np.sort(np.random.default_rng(0).permutation(300)[:128])
+    other = {n: w[:, kept] if "down_proj" in n else w[kept] if ".mlp." in n else w for n, w in one.items()}
+    found = unit_order(stream(one), stream(other), np.random.default_rng(0))
+    assert all(group.rising and group.p < 1e-6 for group in found.groups if group.first >= 0)
