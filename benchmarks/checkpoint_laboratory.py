@@ -219,11 +219,11 @@ def copies(laboratory: Laboratory) -> list[dict[str, object]]:
     found = []
     for family in FAMILIES:
         one = Arrays(laboratory.base(family, 0))
-        plain = ((kind, "", weights) for kind, weights in laboratory.changed(family).items())
-        for kind, disguise, weights in [*plain, *laboratory.laundered(family)]:
-            found.append(
-                {"family": family, "kind": kind, "disguise": disguise, **row(compare(one, Arrays(weights), weak=True))}
-            )
+        plain = ((kind, "", weights, None) for kind, weights in laboratory.changed(family).items())
+        for kind, disguise, weights, moved in [*plain, *laboratory.laundered(family)]:
+            words = None if moved is None else tuple([f"token {at}" for at in side] for side in (sorted(moved), moved))
+            told = row(compare(one, Arrays(weights), tokens=words, weak=True))
+            found.append({"family": family, "kind": kind, "disguise": disguise, **told})
     return found
 
 

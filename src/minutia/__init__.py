@@ -4,7 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minutia.api import build_copies, build_null, collect_null, compare, extract, null_from, observe_null, verify
+    from minutia.api import (
+        build_copies,
+        build_null,
+        collect_null,
+        compare,
+        extract,
+        lineage,
+        null_from,
+        observe_null,
+        verify,
+    )
     from minutia.catalog import attack, method, model
     from minutia.core.access import Access
     from minutia.core.answers import Answers, Observation
@@ -46,6 +56,7 @@ _HOMES = {
     "collect_null": "minutia.api",
     "compare": "minutia.api",
     "extract": "minutia.api",
+    "lineage": "minutia.api",
     "load_dataset": "minutia.storage.data",
     "load_fingerprint": "minutia.storage.files",
     "load_null": "minutia.storage.files",
@@ -83,6 +94,7 @@ __all__ = [
     "collect_null",
     "compare",
     "extract",
+    "lineage",
     "load_dataset",
     "load_fingerprint",
     "load_null",

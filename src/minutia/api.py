@@ -1,6 +1,7 @@
 """What minutia does, as straight lines: extract, observe a null, verify."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from minutia.core.material import Material
 from minutia.core.method import Method
 from minutia.core.model import Model, ModelCard, WeightModel
 from minutia.core.verdict import Verdict
-from minutia.methods.weights import comparison
+from minutia.methods.weights import comparison, forest
+from minutia.methods.weights.forest import Forest
 from minutia.methods.weights.order_sketch import SKETCHED, UnitSketch, compare_sketches
 from minutia.methods.weights.streams import Stream
 from minutia.models import reruns
 from minutia.models.checkpoint import Checkpoint, open_checkpoint
+from minutia.models.checkpoint_folders import checkpoints_in
 from minutia.models.metered import Metered
 from minutia.models.stability import RepeatNoise, repeat_noise
 from minutia.storage import manifest
@@ -299,6 +302,23 @@ def compare(first: str, second: str, *, alpha: float = 0.01, seed: int = 0, weak
         found = comparison.compare(one, two, seed=seed, alpha=alpha, tokens=tokens, weak=weak)
         sides = [_side(held) for held in (one, two)]
         return Compared(found, sides[0], sides[1], _compatibility(one, two, tokens))
+
+
+def lineage(
+    places: Sequence[str], *, alpha: float = 0.01, seed: int = 0, progress: zoo.Progress | None = None
+) -> Forest:
+    """Who was made from whom among checkpoints: paths, folders of them, ``https://``, ``hf://`` or ``s3://``.
+
+    Names are those of files and subfolders. FileError for what cannot be read, UsageError for fewer than two.
+    """
+    specs = checkpoints_in(places)
+    with ExitStack() as stack:
+        named = {}
+        for done, (name, spec) in enumerate(specs.items()):
+            if progress is not None:
+                progress(done, len(specs), name)
+            named[name] = stack.enter_context(open_checkpoint(spec))
+        return forest.lineage(named, seed=seed, alpha=alpha)
 
 
 def sketch(spec: str, path: Path, *, seed: int = 0) -> Side:

@@ -40,9 +40,9 @@ def common(
 
 
 def _register() -> None:
-    from minutia.cli import bench, check, compare, demo, embed, fingerprint, info, null, verify
+    from minutia.cli import bench, check, compare, demo, embed, fingerprint, info, lineage, null, verify
 
-    for module in (fingerprint, verify, compare, check, embed, null, bench, demo, info):
+    for module in (fingerprint, verify, compare, lineage, check, embed, null, bench, demo, info):
         module.register(app)
 
 
