@@ -138,15 +138,10 @@ def _transformers(first: Stream, second: Stream, tokens: Tokens | None, rng: np.
     if order.p <= ENOUGH:
         return found
     shared, looked = shared_tokens(first, second, tokens, rng), 0
-    alignments = {"vocabulary": by_vocabulary(first, second, shared)} if shared is not None else {}
     for test in ("vocabulary", "geometry"):
-        alignment = alignments.get(test) if test == "vocabulary" else by_geometry(first, second)
-        if alignment is None:
-            continue
-        seen = agreement(first, second, alignment, rng)
-        found = _with(found, test, seen.p_value(), _matches(first, second, seen, alignment))
-        looked = max(looked, seen.alive)
-        if seen.p_value() <= ENOUGH:
+        found, alive = _aligned(first, second, found, test, shared, rng)
+        looked = max(looked, alive)
+        if min(p for _, p in found.tests) <= ENOUGH:
             return found
     turned = first.width == second.width and len(first.blocks) == len(second.blocks)
     if turned:
@@ -154,6 +149,25 @@ def _transformers(first: Stream, second: Stream, tokens: Tokens | None, rng: np.
     seen_turned = tokens is not None or "geometry" in dict(found.tests)
     notes = _gaps(first, second, shared, looked, None if seen_turned else rng)
     return replace(found, complete=not notes, notes=notes)
+
+
+def _aligned(
+    first: Stream,
+    second: Stream,
+    found: _Evidence,
+    test: str,
+    shared: tuple[Array, Array] | None,
+    rng: np.random.Generator,
+) -> tuple[_Evidence, int]:
+    """Match units in coordinates that one of the two ways gives, and how many of them had weights to be found by."""
+    if test == "geometry":
+        alignment = by_geometry(first, second)
+    else:
+        alignment = by_vocabulary(first, second, shared) if shared is not None else None
+    if alignment is None:
+        return found, 0
+    seen = agreement(first, second, alignment, rng)
+    return _with(found, test, seen.p_value(), _matches(first, second, seen, alignment)), seen.alive
 
 
 def _gaps(

@@ -253,7 +253,8 @@ def in_place(first: Stream, second: Stream, rng: np.random.Generator) -> InPlace
     large = first.large or second.large
     looked = [sampled(first.units(i), UNITS, rng, large) for i in picked]
     some = np.arange(first.width) if not large else np.sort(rng.permutation(first.width)[:SKETCH])
-    turn, place = np.eye(first.width, dtype=np.float32)[:, some], _combined if large else _turned
+    turn, place = np.zeros((first.width, len(some)), np.float32), _combined if large else _turned
+    turn[some, np.arange(len(some))] = 1
     mine = tuple(place(first, i, turn, units) for i, units in zip(picked, looked, strict=True))
     theirs = tuple(place(second, i, turn) for i in picked)
     signed = not any(mlp.centred for stream in (first, second) for mlp in stream.roles.mlps)

@@ -15,7 +15,7 @@ STEP = 2**21
 def product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
     """Rows of the outputs times ``turn`` (inputs, k): (outputs, k), some rows at a time.
 
-    >>> from minutia.methods.weights.roles import Arrays
+    >>> from minutia.core.tensors import Arrays
     >>> product(Arrays({"w": np.eye(2)}), Matrix("w", 2, 2), np.array([[1.0], [2.0]])).tolist()
     [[1.0], [2.0]]
     """
@@ -30,7 +30,7 @@ def product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
 def transposed_product(source: Tensors, matrix: Matrix, turn: Array) -> Array:
     """What reads each input, times ``turn`` (outputs, k): (inputs, k), some outputs at a time.
 
-    >>> from minutia.methods.weights.roles import Arrays
+    >>> from minutia.core.tensors import Arrays
     >>> held = Arrays({"w": np.array([[1.0, 0.0], [1.0, 1.0]])})
     >>> transposed_product(held, Matrix("w", 2, 2), np.array([[1.0], [2.0]])).tolist()
     [[3.0], [2.0]]

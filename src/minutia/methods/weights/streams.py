@@ -248,9 +248,9 @@ def by_vocabulary(first: Stream, second: Stream, shared: tuple[Array, Array], dr
     Independent models that know the same words have embedding-like directions in common; what is left of the
     stream is as exact for a laundered copy, and carries nothing for strangers.
     """
-    left, right = _common(first, second, shared)
+    left, right = map(_single, _common(first, second, shared))
     kept = slice(round(dropped * left.shape[1]), None)
-    return Alignment(_single(left[:, kept]), _single(right[:, kept]), (_single(left), _single(right)))
+    return Alignment(left[:, kept], right[:, kept], (left, right))
 
 
 def _common(first: Stream, second: Stream, shared: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -264,11 +264,13 @@ def _common(first: Stream, second: Stream, shared: tuple[Array, Array]) -> tuple
     width = max(first.width, second.width)
     if width > WIDEST:
         few = np.linspace(0, len(shared[0]) - 1, min(len(shared[0]), WIDEST // 2)).astype(np.int64)
-        pairs = list(zip(first.tokens(shared[0][few]), second.tokens(shared[1][few]), strict=False))
-        sides = [np.concatenate(tables).T for tables in zip(*pairs, strict=True)]
-        (mine, upper), (theirs, other) = (qr(side, mode="economic", check_finite=False) for side in sides)
-        left, _, right = svd(upper @ other.T, full_matrices=False, check_finite=False)
-        return mine @ left, theirs @ right.T
+        both = min(len(stream.tokens(shared[0][:1])) for stream in (first, second))
+        sides = zip((first, second), shared, strict=True)
+        tables = (np.concatenate(stream.tokens(own[few])[:both]).T for stream, own in sides)
+        (mine, upper), (theirs, other) = (qr(t, mode="economic", overwrite_a=True, check_finite=False) for t in tables)
+        left, _, right = svd(upper @ other.T, full_matrices=False, overwrite_a=True, check_finite=False)
+        mine = mine @ left
+        return mine, theirs @ right.T
     cross = np.zeros((first.width, second.width), np.float32 if first.large or second.large else np.float64)
     for part in np.array_split(np.arange(len(shared[0])), -(-len(shared[0]) * width // STEP)):
         for a, b in zip(first.tokens(shared[0][part]), second.tokens(shared[1][part]), strict=False):
