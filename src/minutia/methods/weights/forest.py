@@ -194,7 +194,7 @@ def _confirmed(tree: Rooted, members: Sequence[int], reduced: Array, judge: _Jud
         parent, child = members[link.parent], members[link.child]
         seen = judge(parent, child)
         if seen.p_value > judge.alpha:
-            judge.refused.append(f"{judge.names[child]} looks made from {judge.names[parent]}: p {seen.p_value:.2g}")
+            judge.refused.append(f"{judge.names[child]} is near to {judge.names[parent]}: p {seen.p_value:.2g}")
             continue
         kind: Kind = "derived"
         if link.share < 1:
