@@ -26,6 +26,7 @@ EXTRAS = {
     "pillow": "images",
     "pyarrow": "parquet",
     "ray": "ray",
+    "obstore": "s3",
 }
 
 

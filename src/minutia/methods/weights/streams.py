@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 
@@ -286,20 +287,23 @@ def _single(matrix: Array) -> Array:
 def by_geometry(first: Stream, second: Stream) -> Alignment | None:
     """Align without a vocabulary, by what no rotation changes: how much of each row every layer's weights read.
 
-    Rows r of tokens and of hidden units are compared by their ranks of r' M r, with M the Gram matrices of all routes
-    of all layers; mutual nearest neighbours give a rotation, which is refined by neighbours in the turned rows. None
-    where widths or numbers of layers differ, and for large layers, of which this would take too long. Exact for
-    laundered copies; survives heavy tuning and re-ordered tokens.
+    Tokens and hidden units, with all rows that belong to one, are compared by their ranks of r' M s, with M the Gram
+    matrices of all routes of all layers; mutual nearest neighbours give a rotation, which is refined by neighbours in
+    the turned rows. None where widths or numbers of layers differ, and for large layers, of which this would take too
+    long. Exact for laundered copies; survives heavy tuning, averaging with a stranger and re-ordered tokens.
     """
     if first.width != second.width or len(first.blocks) != len(second.blocks):
         return None
     if first.large or second.large:
         return None
     (mine, grams), (theirs, others) = (_kinds(stream) for stream in (first, second))
-    if len(mine) != len(theirs) or len(grams) != len(others):
+    if [len(kind) for kind in mine] != [len(kind) for kind in theirs]:
         return None
-    pairs = list(zip(mine, theirs, strict=True))
-    turn = _turn([_mutual(_profile(a, grams) @ _profile(b, others).T, a, b) for a, b in pairs])
+    starts = []
+    for one, other in zip(mine, theirs, strict=True):
+        alike = _profile(one, grams) @ _profile(other, others).T
+        starts += [_mutual(alike, a, b) for a, b in _facing(one, other)]
+    turn, pairs = _turn(starts), [pair for kinds in zip(mine, theirs, strict=True) for pair in _facing(*kinds)]
     for _ in range(ROUNDS):
         before, turn = turn, _turn([_mutual(a @ turn @ b.T, a, b) for a, b in pairs])
         if np.abs(turn - before).max() < STILL:
@@ -308,24 +312,34 @@ def by_geometry(first: Stream, second: Stream) -> Alignment | None:
     return Alignment(_single(turn), same, (_single(turn), same))
 
 
-def _kinds(stream: Stream) -> tuple[list[Array], list[Array]]:
-    """Rows of every kind, POOL at most of each: tokens and the first route of every layer; and all Gram matrices."""
-    kinds = [table[:POOL].astype(np.float64) for table in stream.tokens()]
-    grams = [np.asarray(table.T @ table, dtype=np.float64) for table in stream.tokens()]
-    for layer in range(len(stream.blocks)):
-        routes = [unit_rows(rows) for rows in stream.rows(layer)]
-        kinds.append(routes[0][:POOL].astype(np.float64))
+def _facing(first: Rows, second: Rows) -> list[tuple[Array, Array]]:
+    """Rows that a rotation maps onto each other; behind a gate up and down may have changed sign, and are left out."""
+    return list(zip(first, second, strict=True))[: None if len(first) < 3 else 1]
+
+
+def _kinds(stream: Stream) -> tuple[list[Rows], list[Array]]:
+    """Rows of every kind, POOL at most of each: tables of tokens, routes of each layer; and all Gram matrices."""
+    kinds, grams = [], []
+    layers = (tuple(unit_rows(rows) for rows in stream.rows(layer)) for layer in range(len(stream.blocks)))
+    for routes in (tuple(stream.tokens()), *layers):
+        kinds.append(tuple(rows[:POOL].astype(np.float64) for rows in routes))
         grams += [np.asarray(rows.T @ rows, dtype=np.float64) for rows in routes]
-    return kinds, grams
+    return [kind for kind in kinds if kind], grams
 
 
-def _profile(rows: Array, grams: Sequence[Array]) -> Array:
-    """Normal scores (rows, Gram matrices) of r' M r among all rows, each row of length 1."""
+def _profile(routes: Rows, grams: Sequence[Array]) -> Array:
+    """What no rotation and no sign changes of some rows r, s, …: normal scores of r' M r, |r' M s| and |r' s|.
+
+    (rows, numbers), of length 1; ranks are those among all rows.
+    """
     from scipy.special import ndtri
 
-    read = np.stack([np.sum((rows @ gram) * rows, axis=1) for gram in grams], axis=1)
-    ranks = np.argsort(np.argsort(read, axis=0), axis=0)
-    return unit_rows(ndtri((ranks + 0.5) / len(rows)))
+    read = [np.sum((rows @ gram) * rows, axis=1) for rows in routes for gram in grams]
+    for a, b in combinations(routes, 2):
+        read.append(np.abs(np.sum(a * b, axis=1)))
+        read += [np.abs(np.sum((a @ gram) * b, axis=1)) for gram in grams]
+    ranks = np.argsort(np.argsort(np.stack(read, axis=1), axis=0), axis=0)
+    return unit_rows(ndtri((ranks + 0.5) / len(ranks)))
 
 
 def _turn(crosses: Sequence[Array]) -> Array:
