@@ -13,7 +13,7 @@ NOT_ACCUSED = ("unrelated", "undecided")
 FAINT = "merge_stranger_30"
 ABOUT = """Seven families of tiny language models (width 32 to 64, 3 to 5 layers, grouped queries; one without gates,
 one of experts) are trained for {steps} steps on real and made-up text and compared by the rule that `minutia compare`
-uses. Seeds below 70 were used while the rule was built. Intervals are 95 %, Clopper-Pearson; pairs share models, so
+uses. Seeds up to 70 were used while the rule was built. Intervals are 95 %, Clopper-Pearson; pairs share models, so
 those of pairs are too narrow.
 """
 EXACT = "The exact test where its null hypothesis was made true, units and stream in random order"
