@@ -22,12 +22,14 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize(("other", "code", "relation"), [("copy", 0, "derived"), ("stranger", 1, "unrelated")])
-def test_the_exit_code_says_it(folder, other, code, relation):
+@pytest.mark.parametrize(
+    ("other", "code", "relation", "p"), [("copy", 0, "derived", 1e-12), ("stranger", 1, "unrelated", 1.0)]
+)
+def test_the_exit_code_says_it(folder, other, code, relation, p):
     done = minutia(folder, "compare", "one.safetensors", f"{other}.safetensors", "--json")
     found = json.loads(done.out)
     assert (done.code, found["relation"], found["schema"]) == (code, relation, "minutia.comparison/1")
-    assert found["null"]["kind"] == ("exact" if code == 0 else found["null"]["kind"])
+    assert (found["null"], found["p_value"]) == ({"kind": "exact", "test": "unit order"}, p)
     assert found["first"]["spec"] == "one.safetensors"
 
 

@@ -75,7 +75,7 @@ def test_files_are_compared_with_checkpoints(tmp_path):
         api.compare(str(kept), str(other))
 
 
-@pytest.mark.parametrize("damage", ["format", "seed", "units", "width", "shape", "gone", "nan"])
+@pytest.mark.parametrize("damage", ["format", "seed", "units", "many", "width", "shape", "gone", "nan"])
 def test_a_damaged_sketch_is_refused(tmp_path, damage):
     made = sketch(llama(1))
     arrays, metadata = made.arrays(), made.metadata()
@@ -83,8 +83,9 @@ def test_a_damaged_sketch_is_refused(tmp_path, damage):
         change = {"shape": lambda w: w[:, :9], "gone": lambda w: w[:0], "nan": lambda w: w * np.nan}[damage]
         arrays["0.0.0"] = np.ascontiguousarray(change(arrays["0.0.0"]))
     else:
-        key = "minutia-sketch" if damage == "format" else damage
-        metadata[key] = {"format": "unit-sketch/9", "seed": "-1", "units": "5 x", "width": "0"}[damage]
+        key = {"format": "minutia-sketch", "many": "units"}.get(damage, damage)
+        lies = {"format": "unit-sketch/9", "seed": "-1", "units": "5 x", "many": f"{10**15},64,64", "width": "0"}
+        metadata[key] = lies[damage]
     save_file(arrays, tmp_path / "s.safetensors", metadata)
     with pytest.raises(FileError, match="expected a sketch of the format"):
         api.compare(str(tmp_path / "s.safetensors"), str(tmp_path / "s.safetensors"))

@@ -206,7 +206,11 @@ def test_another_answer_than_the_part_of_the_same_file_is_an_error(change):
 
 def test_redirects_are_followed_and_the_token_stays_at_home():
     with serving({"/f": DATA}) as far:
-        hop = lambda call, path, start, stop: (302, {"Location": f"{far.url.replace('127.0.0.1', 'localhost')}/f"}, b"")  # noqa: E731
+        elsewhere = {"Location": f"{far.url.replace('127.0.0.1', 'localhost')}/f"}
+
+        def hop(call, path, start, stop):
+            return 302, elsewhere, b""
+
         with serving({}, hop) as home:
             source = opened(home, token="secret")
             source.read(FIRST, 5), source.read(FIRST, 5)

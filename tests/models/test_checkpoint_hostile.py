@@ -68,7 +68,9 @@ def torch_pickle(shape=(3, 4), strides=(4, 1), offset=0, count=12, kind="FloatSt
     def numbers(values):
         return b"(" + b"".join(map(number, values)) + b"t"
 
-    text = lambda word: b"X" + struct.pack("<I", len(word)) + word.encode()  # noqa: E731
+    def text(word):
+        return b"X" + struct.pack("<I", len(word)) + word.encode()
+
     storage = b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text("0") + text("cpu") + number(count) + b"tQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset) + numbers(shape) + numbers(strides)
     tensor += b"\x89ccollections\nOrderedDict\n)RtR"

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -35,13 +34,16 @@ def test_a_checkpoint_behind_a_server():
 
 def test_scattered_rows_are_fetched_side_by_side():
     weights = np.random.default_rng(0).normal(size=(4000, 64)).astype(np.float32)
-    running, most, lock = 0, 0, threading.Lock()
+    running, most, lock, met = 0, 0, threading.Lock(), threading.Event()
 
     def act(call, path, start, stop):
         nonlocal running, most
         with lock:
             running, most = running + 1, max(most, running + 1)
-        time.sleep(0.02)
+            if running > 1:
+                met.set()
+        if start:  # all but the header wait for one another
+            met.wait(timeout=5)
         with lock:
             running -= 1
 

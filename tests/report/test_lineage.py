@@ -35,7 +35,7 @@ def test_the_tree_is_drawn_in_lines():
     assert lines[1].startswith("├─ b  derived, support 98 %, direction 95 %")
     assert any("average, 40 % and 60 % of b" in line for line in lines)
     assert any(line.endswith("unsupported") for line in lines)
-    assert lines[-1] == "shared ancestor or initialisation: a, lone"
+    assert lines[-3:] == ["shared ancestor or initialisation: a, lone", "", "x looks made from y: p 0.5"]
     assert "\x1b" not in "".join(lines)
 
 

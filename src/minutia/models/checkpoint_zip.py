@@ -38,6 +38,7 @@ def read_members(source: ByteRanges) -> list[Member]:
     try:
         with zipfile.ZipFile(_Seekable(source)) as archive:
             found = [_member(said, source) for said in archive.infolist() if not said.filename.endswith("/")]
+    # NotImplementedError is what zipfile raises for a version that it does not know.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, IndexError) as error:
         raise FileError(f"expected an archive in {source.name}, got {str(error)[:80]}: it is damaged") from None
     found.sort(key=lambda member: member.start)

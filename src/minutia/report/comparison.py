@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from minutia.core.comparison import LEAST, Compared, Comparison, Compatibility, LayerMatch, Side
-from minutia.report.words import DASH, clean, format_p, percent
+from minutia.report.terminal import COLOURS, pairs
+from minutia.report.words import DASH, clean, format_p, percent, some
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-COLOURS = {"match": "bold red", "no-match": "green", "inconclusive": "yellow"}
 SHADES = "·░▒▓█"
 """Shares of matching units from none to all."""
 LISTED = 24
@@ -34,7 +34,7 @@ def print_comparison(console: "Console", compared: Compared) -> None:
     found = compared.comparison
     console.print(Text.assemble((found.relation.upper(), COLOURS[found.outcome]), "  ", SENTENCES[found.relation]))
     console.print()
-    console.print(_pairs(list(facts(compared))))
+    console.print(pairs(list(facts(compared))))
     if found.strip:
         console.print(Text("\nlayers (first → second), by the share of hidden units that match", "bold"))
         console.print(Text("  " + "".join(shade(match.share) for match in found.strip)))
@@ -51,7 +51,7 @@ def facts(compared: Compared) -> Iterator[tuple[str, str]]:
     yield "null", f"{CHANCE[found.null]}{f' ({found.test})' if found.test else ''}"
     yield "tests", ", ".join(f"{test} {format_p(p)}" for test, p in found.tests) or DASH
     if found.copied:
-        yield "taken over", f"{len(found.copied)} of {len(found.strip)} layers: {_some(found.copied)}"
+        yield "taken over", f"{len(found.copied)} of {len(found.strip)} layers: {some(found.copied, 8)}"
     if found.merged is not None:
         yield "average", f"about {percent(found.merged)} of one in the other, the rest of a stranger"
     if compared.compatibility is not None:
@@ -132,21 +132,3 @@ def _related(match: LayerMatch) -> "Text":
     from rich.text import Text
 
     return Text("related", "red") if match.related else Text("")
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(clean(name, 60) for name in names[:8])
-    return shown + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> "Table":
-    """Two aligned columns; text stays text, whatever brackets it holds."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(Text(f"  {name}", "cyan"), Text(value))
-    return table

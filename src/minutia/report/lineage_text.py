@@ -25,7 +25,8 @@ def lineage_lines(forest: Mapping[str, Any]) -> list[str]:
     found = [line for root in forest["roots"] for line in (clean(root, LONGEST), *_below(root, edges, "", seen))]
     for group in forest["common"]:
         found += ["", f"shared ancestor or initialisation: {', '.join(clean(name, LONGEST) for name in group)}"]
-    return found
+    notes = [clean(note, 300) for note in forest.get("notes", ())]
+    return [*found, "", *notes] if notes else found
 
 
 def _below(parent: str, edges: Sequence[Mapping[str, Any]], before: str, seen: set[str]) -> Iterator[str]:

@@ -41,15 +41,15 @@ def print_verdict(console: "Console", verdict: Verdict) -> None:
     name, colours = outcome(verdict).upper(), ALARMS if verdict.question == "integrity" else COLOURS
     console.print(Text.assemble((name, colours[verdict.outcome]), "  ", sentence(verdict)))
     console.print()
-    console.print(_pairs(list(_facts(verdict))))
+    console.print(pairs(list(_facts(verdict))))
     if verdict.members:
         console.print(Text("\nmembers (each by itself; the p-value above is that of all together)", "bold"))
         console.print(_members(verdict))
     if verdict.flags:
         console.print(Text("\nflags", "bold"))
-        console.print(_pairs([pair for flag in verdict.flags for pair in _flag(flag)]))
+        console.print(pairs([line for flag in verdict.flags for line in _flag(flag)]))
     console.print()
-    console.print(_pairs(_digests(verdict)), style="dim")
+    console.print(pairs(_digests(verdict)), style="dim")
 
 
 def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
@@ -135,7 +135,7 @@ def _digests(verdict: Verdict) -> list[tuple[str, str]]:
     return [(name, short(digest)) for name, digest in found.items()]
 
 
-def _pairs(pairs: Sequence[tuple[str, str]]) -> "Table":
+def pairs(lines: Sequence[tuple[str, str]]) -> "Table":
     """Two aligned columns; text stays text, whatever brackets it holds."""
     from rich.table import Table
     from rich.text import Text
@@ -143,7 +143,7 @@ def _pairs(pairs: Sequence[tuple[str, str]]) -> "Table":
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in pairs:
+    for name, value in lines:
         table.add_row(Text(f"  {name}", "cyan"), Text(value))
     return table
 

@@ -14,6 +14,7 @@ from minutia.methods.weights.baselines import baselines
 from minutia.methods.weights.chains import chain, corresponding, finite_rows
 from minutia.methods.weights.kinship import origin
 from minutia.methods.weights.laundered import ALLOWANCE, Agreement, agreement, in_place
+from minutia.methods.weights.order import H0 as ORDER_H0
 from minutia.methods.weights.order import Kept, Order, group_order, redrawn_p, unit_order
 from minutia.methods.weights.roles import roles
 from minutia.methods.weights.routes import Matching
@@ -33,7 +34,7 @@ SPLIT = {"unit order": 0.5, "vocabulary": 0.25, "geometry": 0.15, "turned stream
 """What each test may spend of alpha; fixed, so that nobody picks a test after looking."""
 CHAIN_SPLIT = {"unit order": 0.5, "two routes": 0.5}
 ENOUGH = 1e-6
-"""The exact test's p-value from which on no other test is run."""
+"""A p-value from which on no other test is run."""
 CHAIN_ALLOWANCE = 0.5
 """Share of a chain's units that may be matched alike by two routes in independent networks."""
 LEAST_UNITS = 64
@@ -43,12 +44,11 @@ SAMPLED = 1024
 DRAWS = 999
 """Turned streams that an agreement in place is compared with."""
 
-
 NEAR = "the parent may be a common base that one of them has hardly left: if there is one, compare both with it"
 AVERAGE = "two children of one ancestor, of unequal size, may look like an average"
 DISTILLED = "a distilled copy shares no units with its teacher: ask its answers with minutia verify"
 H0 = {
-    "unit order": "the second was trained from a random initialisation of its own, and training treats units alike",
+    "unit order": ORDER_H0,
     "turned stream": "the same, and the coordinates of its residual stream have no order or sign of their own",
     "vocabulary": "independent trainings: units match no more often between corresponding layers than between other "
     "layers of the same two files, or fewer than the allowance of them match",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import ceil, comb
+from math import ceil, comb, inf
 
 import numpy as np
 
@@ -68,7 +68,7 @@ class Grid:
 
         path = self.path
         on = sum(int(self.counts[row, column]) for row, column in path)
-        tries = comb(max(self.counts.shape), min(self.counts.shape))
+        tries = ways(self.counts.shape)
         looked = sum(int(self.units[row]) for row, _ in path)
         p = binom.sf(ceil(on / self.weight) - 1, looked, self.allowance)
         if self.counts.size > len(path):
@@ -259,6 +259,16 @@ def in_place(first: Stream, second: Stream, rng: np.random.Generator) -> InPlace
     theirs = tuple(place(second, i, turn) for i in picked)
     signed = not any(mlp.centred for stream in (first, second) for mlp in stream.roles.mlps)
     return InPlace(mine, theirs, signed, int(rng.integers(2**32)))
+
+
+def ways(layers: Sequence[int]) -> float:
+    """How many monotone alignments there are of so many layers with so many others; infinity beyond 1e300.
+
+    >>> ways((4, 2)), ways((5000, 2500))
+    (6.0, inf)
+    """
+    found = comb(max(layers), min(layers))
+    return float(found) if found < 10**300 else inf
 
 
 def monotone(gains: Array) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from minutia.core.digest import Array
 from minutia.core.tensors import Tensors
 from minutia.methods.weights.chains import finite_rows
-from minutia.methods.weights.laundered import monotone
+from minutia.methods.weights.laundered import monotone, ways
 from minutia.methods.weights.products import sampled
 from minutia.methods.weights.roles import Group, Mlp
 from minutia.methods.weights.streams import Stream, shared_tokens, unit_rows
@@ -38,6 +38,7 @@ STEADY = 20
 """Redrawn orders at least as good after which no more are drawn."""
 _Places = Mapping[int, Array | None]
 _Group = tuple[int, int]
+H0 = "the second was trained from a random initialisation of its own, and training treats units alike"
 Made = tuple[Array, list[Array]]
 """Places of units and, one array (units, k) per route, what makes them."""
 
@@ -158,7 +159,7 @@ def _look(
 
 def layers_kept(
     mine: Sequence[Sequence[Made]], theirs: Iterable[Sequence[Made]], depth: int, rng: np.random.Generator
-) -> tuple[list[Kept], int]:
+) -> tuple[list[Kept], float]:
     """Compare layers of the first with the ``depth`` layers of the second, and the number of ways to align them.
 
     Layers and experts that share one order in both files, as tied or copied ones do, count once.
@@ -169,10 +170,10 @@ def layers_kept(
         held.append(block)
         for row in [column] if len(mine) == depth else range(len(mine)):
             found[row, column] = _experts_kept(mine[row], block, (row, column), rng)
-    tries, cells = 1, sorted(found)
+    tries, cells = 1.0, sorted(found)
     if len(mine) != depth:
         gains = np.array([sum(kept.kept for kept in found[cell]) for cell in cells]).reshape(len(mine), depth)
-        tries, cells = comb(max(gains.shape), min(gains.shape)), list(monotone(gains))
+        tries, cells = ways(gains.shape), list(monotone(gains))
     return _counted_once([kept for cell in cells for kept in found[cell]], _tied(mine), _tied(held)), tries
 
 
@@ -195,8 +196,8 @@ def _tied(blocks: Sequence[Sequence[Made]]) -> dict[_Group, _Group]:
 
 def _counted_once(
     groups: Sequence[Kept],
-    mine: Mapping[tuple[int, int], tuple[int, int]],
-    theirs: Mapping[tuple[int, int], tuple[int, int]],
+    mine: Mapping[_Group, _Group],
+    theirs: Mapping[_Group, _Group],
 ) -> list[Kept]:
     """Groups that are tied to an earlier one in both files do not count."""
     seen, found = set(), []
@@ -207,7 +208,7 @@ def _counted_once(
     return found
 
 
-def joint_p(groups: Sequence[Kept], tries: int) -> float:
+def joint_p(groups: Sequence[Kept], tries: float) -> float:
     """Fixed points of all groups at once, rising sequences by Fisher; the layers may be aligned in ``tries`` ways."""
     placed, rising = ([g for g in groups if g.counts and g.rising == way] for way in (False, True))
     ps = [fixed_points_p(sum(g.kept for g in placed), len(placed))] if placed else []

@@ -11,14 +11,15 @@ from minutia.core.digest import Array
 from minutia.core.errors import FileError, UsageError
 from minutia.core.tensors import Tensors
 from minutia.methods.weights.kinship import origin
-from minutia.methods.weights.order import EXPERTS, UNITS, Kept, Made, joint_p, layers_kept
+from minutia.methods.weights.order import EXPERTS, H0, UNITS, Kept, Made, joint_p, layers_kept
 from minutia.methods.weights.streams import Stream, unit_rows
 
 FORMAT, SKETCHED = "unit-sketch/1", "minutia-sketch"
 """The format, and the key under which a file names it."""
+MOST = 2**22
+"""Units of a layer at most: places are drawn among so many."""
 SIZE = 64
 """Random combinations of the stream's coordinates that are kept of each unit."""
-H0 = "the second was trained from a random initialisation of its own, and training treats units alike"
 NOTE = "a sketch tells only whether units kept their order: compare the files to see through disguises"
 
 
@@ -84,6 +85,8 @@ class UnitSketch:
         """Build it from what was stored; FileError where that is no sketch of this format."""
         try:
             counts = tuple(tuple(map(int, block.split())) for block in metadata["units"].split(","))
+            if not all(0 < count <= MOST for block in counts for count in block) or len(counts) > len(source.names):
+                raise ValueError
             layers = tuple(
                 tuple(_routes(source, f"{layer}.{expert}") for expert in range(len(block)))
                 for layer, block in enumerate(counts)
